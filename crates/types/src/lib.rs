@@ -1,0 +1,29 @@
+//! The shared nouns of Offpath as plain data.
+//!
+//! Nothing here does I/O, reads a clock, spawns a thread or is serialisable: the binary and `enforce`
+//! hold serialisable twins, so that a refactor here never renames a field of an output record.
+//! One word per idea: see `docs/GLOSSARY.md`.
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod counters;
+mod decision;
+mod entity;
+mod flow;
+mod frame;
+mod text;
+mod time;
+mod transaction;
+mod verdict;
+
+pub use chunk::{Chunk, EndReason};
+pub use decision::{Action, Decision, MatchValue, Reason};
+pub use entity::{EntityKey, EntityKind, IdentityHash, IdentityKey};
+pub use flow::{Direction, FlowInfo, FlowKey, Host, Peer, Side, TunnelId};
+pub use frame::{Frame, LinkType};
+pub use text::{Span, TextArena};
+pub use time::Timestamp;
+pub use transaction::{
+    Anomalies, Anomaly, BodyHint, HttpVersion, LoginFacts, RedirectClass, StackClass, Transaction,
+};
+pub use verdict::{AccountAtRisk, Contribution, LoginOutcome, Proposal, Verdict};

@@ -1,0 +1,429 @@
+//! A request with its response: the unit that is scored.
+
+use crate::{EntityKey, EntityKind, FlowInfo, Host, IdentityHash, Span, TextArena, Timestamp};
+
+/// The HTTP version of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HttpVersion {
+    /// HTTP/0.9: no version on the request line.
+    V09,
+    /// HTTP/1.0.
+    V10,
+    /// HTTP/1.1.
+    #[default]
+    V11,
+    /// HTTP/2.
+    V2,
+}
+
+impl HttpVersion {
+    /// Returns the ECS form: `0.9`, `1.0`, `1.1`, `2`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V09 => "0.9",
+            Self::V10 => "1.0",
+            Self::V11 => "1.1",
+            Self::V2 => "2",
+        }
+    }
+}
+
+macro_rules! anomalies {
+    ($($(#[$meta:meta])* $variant:ident = $name:literal),* $(,)?) => {
+        /// Traffic that breaks a rule but is still analysed. Named by what the peer (or the capture) did.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Anomaly { $($(#[$meta])* $variant),* }
+
+        impl Anomaly {
+            /// Every anomaly, in record order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Returns the name used in records.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+    };
+}
+
+anomalies! {
+    /// The capture missed bytes of the request.
+    RequestGap = "request_gap",
+    /// The capture missed bytes of the response.
+    ResponseGap = "response_gap",
+    /// The request ended before its framing said so.
+    RequestTruncated = "request_truncated",
+    /// The response ended before its framing said so.
+    ResponseTruncated = "response_truncated",
+    /// A response without a request.
+    RequestMissing = "request_missing",
+    /// A request without a response.
+    ResponseMissing = "response_missing",
+    /// The flow was joined in the middle.
+    Midstream = "midstream",
+    /// The response started before its request was complete.
+    ResponseEarly = "response_early",
+    /// A head longer than the limit; what fitted was used.
+    HeadTooLong = "head_too_long",
+    /// More header fields than the limit.
+    HeaderCountExceeded = "header_count_exceeded",
+    /// Lines end in a bare LF (RFC 9112 §2.2).
+    BareLf = "bare_lf",
+    /// A CR that no LF follows.
+    BareCr = "bare_cr",
+    /// A header value continued on the next line (RFC 9112 §5.2).
+    ObsFold = "obs_fold",
+    /// White space between field name and colon (RFC 9112 §5.1).
+    SpaceBeforeColon = "space_before_colon",
+    /// A field name with characters that are no token.
+    HeaderNameInvalid = "header_name_invalid",
+    /// A NUL or another control character in a head.
+    ControlCharacter = "control_character",
+    /// A header line without a colon.
+    HeaderLineInvalid = "header_line_invalid",
+    /// The request line is not three words.
+    RequestLineInvalid = "request_line_invalid",
+    /// The method is no token or an unknown one.
+    MethodUnknown = "method_unknown",
+    /// The target has characters that RFC 3986 forbids.
+    TargetInvalid = "target_invalid",
+    /// The version is none that is known.
+    VersionInvalid = "version_invalid",
+    /// The status line is malformed.
+    StatusLineInvalid = "status_line_invalid",
+    /// A request of HTTP/0.9 shape.
+    Http09 = "http_09",
+    /// Several Content-Length values that differ (RFC 9112 §6.3).
+    ContentLengthConflict = "content_length_conflict",
+    /// Several equal Content-Length values.
+    ContentLengthRepeated = "content_length_repeated",
+    /// A Content-Length that is no number.
+    ContentLengthInvalid = "content_length_invalid",
+    /// Content-Length beside Transfer-Encoding: the shape of request smuggling (RFC 9112 §6.1).
+    LengthAndTransferEncoding = "length_and_transfer_encoding",
+    /// A Transfer-Encoding that is unknown, repeated, or where chunked is not last.
+    TransferEncodingInvalid = "transfer_encoding_invalid",
+    /// Transfer-Encoding written so that parsers disagree (white space, case tricks, quoting, obs-fold).
+    TransferEncodingObfuscated = "transfer_encoding_obfuscated",
+    /// Transfer-Encoding in HTTP/1.0.
+    TransferEncodingInHttp10 = "transfer_encoding_in_http10",
+    /// A chunk size that is no hexadecimal number or overflows.
+    ChunkSizeInvalid = "chunk_size_invalid",
+    /// A chunk that does not end in CRLF.
+    ChunkEndInvalid = "chunk_end_invalid",
+    /// A body where the method or the status forbids one.
+    BodyUnexpected = "body_unexpected",
+    /// No Host in HTTP/1.1 (RFC 9112 §3.2).
+    HostMissing = "host_missing",
+    /// Several Host fields, or one that differs from an absolute target.
+    HostConflict = "host_conflict",
+    /// Bytes between messages that are no message.
+    JunkBetweenMessages = "junk_between_messages",
+    /// The connection switched protocols.
+    Upgraded = "upgraded",
+    /// The connection became a tunnel (CONNECT).
+    Tunnelled = "tunnelled",
+    /// X-Forwarded-For or Forwarded could not be parsed; the peer's address was used.
+    ForwardedInvalid = "forwarded_invalid",
+    /// The same body field twice with different values.
+    BodyFieldRepeated = "body_field_repeated",
+    /// The body is longer than what is looked into.
+    BodyCapped = "body_capped",
+    /// The body could not be decoded as its Content-Encoding or Content-Type says.
+    BodyDecodeFailed = "body_decode_failed",
+    /// Too many requests were open on the flow; the oldest was given up.
+    PipelineOverflow = "pipeline_overflow",
+    /// The pairing of request and response was re-established after a gap.
+    Repaired = "repaired",
+    /// Overlapping TCP segments carried different bytes.
+    OverlapConflict = "overlap_conflict",
+}
+
+const _: () = assert!(Anomaly::ALL.len() <= 64);
+
+/// A set of anomalies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Anomalies(u64);
+
+impl Anomalies {
+    /// Adds one.
+    pub fn insert(&mut self, anomaly: Anomaly) {
+        self.0 |= 1 << anomaly as u8;
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Tells whether `anomaly` is in the set.
+    pub const fn contains(self, anomaly: Anomaly) -> bool {
+        self.0 & (1 << anomaly as u8) != 0
+    }
+
+    /// Tells whether the set is empty.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many.
+    pub const fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// Yields the members in record order.
+    pub fn iter(self) -> impl Iterator<Item = Anomaly> {
+        Anomaly::ALL.iter().copied().filter(move |a| self.contains(*a))
+    }
+}
+
+/// What the User-Agent claims to be, as far as the header set can contradict it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StackClass {
+    /// No User-Agent, or none that is known.
+    #[default]
+    Unknown,
+    /// Chrome, Edge, Opera and other Chromium browsers.
+    Chromium,
+    /// Firefox.
+    Firefox,
+    /// Safari.
+    Safari,
+    /// A command-line tool or HTTP library (curl, python-requests, Go-http-client …).
+    Library,
+    /// A crawler that says so.
+    Crawler,
+    /// A native mobile application (okhttp, CFNetwork, Dalvik).
+    App,
+}
+
+/// Where a redirect leads, relative to a login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RedirectClass {
+    /// No redirect.
+    #[default]
+    None,
+    /// Back to the same path.
+    SamePath,
+    /// To a path that looks like a login or error page (`login`, `signin`, `error`, `denied` …).
+    LoginLike,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+/// What a response body says of success, from well-known JSON fields and markers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BodyHint {
+    /// Nothing found.
+    #[default]
+    None,
+    /// `"success": true`, a token field, `"authenticated": true` …
+    Success,
+    /// `"success": false`, an error field, "invalid password" …
+    Failure,
+}
+
+/// What a transaction shows of a login attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoginFacts {
+    /// The request body (or Basic authorization) carries a password.
+    pub password: Option<IdentityHash>,
+    /// The path looks like a login (`/login`, `/signin`, `/oauth/token`, `/session` …).
+    pub path_looks_like_login: bool,
+    /// The response sets a cookie.
+    pub sets_cookie: bool,
+    /// Where the response redirects.
+    pub redirect: RedirectClass,
+    /// What the response body says.
+    pub body_hint: BodyHint,
+}
+
+/// A request with its response.
+///
+/// All texts live in `text`; spans are [`Span::ABSENT`] where there is none. `None` in `status` means
+/// no response was seen; an absent `method` means no request was seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transaction {
+    /// The flow it ran on; its `client` is the TCP peer, not the client behind a proxy.
+    pub flow: FlowInfo,
+    /// Hash of the flow's key and start; the same on every machine and run.
+    pub flow_id: u64,
+    /// Number on its flow, from 0. `flow_id` and `index` make the id.
+    pub index: u32,
+    /// SHA-1 of the Community ID (v1, seed 0).
+    pub community_id: [u8; 20],
+    /// First byte of the request (of the response where there is no request).
+    pub started: Timestamp,
+    /// Last byte of the request, if its end was seen.
+    pub request_ended: Option<Timestamp>,
+    /// First byte of the final response.
+    pub response_started: Option<Timestamp>,
+    /// Last byte seen of the transaction.
+    pub ended: Timestamp,
+    /// Packet time at which it was handed on: orders the output together with the flow and `index`.
+    pub emitted: Timestamp,
+    /// All texts.
+    pub text: TextArena,
+    /// Request method as sent.
+    pub method: Span,
+    /// Request target as sent.
+    pub target: Span,
+    /// Path of the target: without query, scheme and authority; as sent, not decoded.
+    pub path: Span,
+    /// Host of the absolute target or Host field, without port.
+    pub domain: Span,
+    /// User-Agent as sent.
+    pub user_agent: Span,
+    /// Referer as sent.
+    pub referrer: Span,
+    /// Content type of the request, without parameters.
+    pub request_content_type: Span,
+    /// Content type of the response, without parameters.
+    pub response_content_type: Span,
+    /// Location of the response.
+    pub location: Span,
+    /// Method and path template: `POST /orders/{id}`.
+    pub endpoint: Span,
+    /// Hash of `endpoint`'s text.
+    pub endpoint_hash: u64,
+    /// Version of the request (of the response where there is no request).
+    pub version: HttpVersion,
+    /// Status of the final response.
+    pub status: Option<u16>,
+    /// Interim (1xx) responses before it.
+    pub interim_responses: u16,
+    /// Request body bytes after dechunking, before decompression.
+    pub request_body_bytes: u64,
+    /// Response body bytes after dechunking, before decompression.
+    pub response_body_bytes: u64,
+    /// Both messages were seen whole.
+    pub complete: bool,
+    /// What was odd.
+    pub anomalies: Anomalies,
+    /// The client, after trusted proxies.
+    pub client: Host,
+    /// The client address came from a header or PROXY protocol, not from the IP header.
+    pub client_forwarded: bool,
+    /// Hashed session cookie, bearer token or API key.
+    pub session: Option<IdentityHash>,
+    /// Hashed user name, from the login body or Basic authorization.
+    pub user: Option<IdentityHash>,
+    /// Fingerprint of the client's stack: header order and set, version.
+    pub fingerprint: u64,
+    /// What the User-Agent claims.
+    pub stack_claimed: StackClass,
+    /// The header set contradicts `stack_claimed`.
+    pub stack_contradicted: bool,
+    /// The request looks like a page load or navigation (Accept: text/html, GET) rather than an API call.
+    pub navigation: bool,
+    /// What it shows of a login.
+    pub login: LoginFacts,
+}
+
+impl Transaction {
+    /// Makes an empty transaction that started at `started` on `flow`.
+    pub fn new(flow: FlowInfo, flow_id: u64, index: u32, started: Timestamp) -> Self {
+        Self {
+            flow,
+            flow_id,
+            index,
+            community_id: [0; 20],
+            started,
+            request_ended: None,
+            response_started: None,
+            ended: started,
+            emitted: started,
+            text: TextArena::default(),
+            method: Span::ABSENT,
+            target: Span::ABSENT,
+            path: Span::ABSENT,
+            domain: Span::ABSENT,
+            user_agent: Span::ABSENT,
+            referrer: Span::ABSENT,
+            request_content_type: Span::ABSENT,
+            response_content_type: Span::ABSENT,
+            location: Span::ABSENT,
+            endpoint: Span::ABSENT,
+            endpoint_hash: 0,
+            version: HttpVersion::V11,
+            status: None,
+            interim_responses: 0,
+            request_body_bytes: 0,
+            response_body_bytes: 0,
+            complete: false,
+            anomalies: Anomalies::default(),
+            client: flow.client().host,
+            client_forwarded: false,
+            session: None,
+            user: None,
+            fingerprint: 0,
+            stack_claimed: StackClass::Unknown,
+            stack_contradicted: false,
+            navigation: false,
+            login: LoginFacts::default(),
+        }
+    }
+
+    /// Returns the id used in records and decisions: 24 hex digits, the same in every run.
+    pub fn id(&self) -> String {
+        format!("{:016x}{:08x}", self.flow_id, self.index)
+    }
+
+    /// Returns the total order in which transactions are scored and written: time handed on, then flow,
+    /// then index. Independent of workers and runs.
+    pub fn order(&self) -> (Timestamp, crate::FlowKey, Timestamp, u32) {
+        (self.emitted, self.flow.key, self.flow.opened, self.index)
+    }
+
+    /// Returns the entity of `kind` that this transaction belongs to, where it has one.
+    pub fn entity(&self, kind: EntityKind) -> Option<EntityKey> {
+        match kind {
+            EntityKind::Ip => Some(EntityKey::Ip(self.client)),
+            EntityKind::Prefix => Some(EntityKey::Prefix(self.client.prefix())),
+            EntityKind::Session => self.session.map(EntityKey::Session),
+            EntityKind::User => self.user.map(EntityKey::User),
+            EntityKind::Fingerprint => {
+                (self.fingerprint != 0).then_some(EntityKey::Fingerprint(self.fingerprint))
+            }
+            EntityKind::Endpoint => {
+                (!self.endpoint.is_empty()).then_some(EntityKey::Endpoint(self.endpoint_hash))
+            }
+        }
+    }
+
+    /// Returns the text of the entity of `kind`, as records write it and decisions match it: `192.0.2.7`,
+    /// `192.0.2.0/24`, 32 or 16 hex digits, `POST /login`.
+    pub fn entity_text(&self, kind: EntityKind) -> Option<String> {
+        Some(match self.entity(kind)? {
+            EntityKey::Ip(host) => host.to_string(),
+            EntityKey::Prefix(host) => format!("{host}/{}", host.prefix_len()),
+            EntityKey::Session(hash) | EntityKey::User(hash) => hash.to_string(),
+            EntityKey::Fingerprint(print) => format!("{print:016x}"),
+            EntityKey::Endpoint(_) => String::from_utf8_lossy(self.text.get(self.endpoint)).into_owned(),
+        })
+    }
+
+    /// Tells whether a request was seen.
+    pub fn has_request(&self) -> bool {
+        !self.method.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anomaly_sets_iterate_in_record_order_and_names_are_unique() {
+        let mut set = Anomalies::default();
+        set.insert(Anomaly::OverlapConflict);
+        set.insert(Anomaly::BareLf);
+        set.insert(Anomaly::BareLf);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [Anomaly::BareLf, Anomaly::OverlapConflict]);
+        let mut names: Vec<_> = Anomaly::ALL.iter().map(|a| a.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Anomaly::ALL.len());
+    }
+}
