@@ -1,1 +1,5 @@
-//! Placeholder.
+//! HTTP push parsers: chunks in, transactions out.
+#![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod head;
