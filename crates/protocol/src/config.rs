@@ -1,0 +1,69 @@
+//! What the parser is told.
+
+use ipnet::IpNet;
+
+use crate::facts::FactsConfig;
+
+/// Configuration of the protocol stage.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProtocolConfig {
+    /// Bounds.
+    pub limits: ProtocolLimits,
+    /// Networks whose PROXY protocol preface (HAProxy's `proxy-protocol.txt`, versions 1 and 2) is
+    /// believed: the TCP client must be in one of them. Others' prefaces are consumed, not believed.
+    pub proxy_protocol: Vec<IpNet>,
+    /// What is looked for in heads and bodies.
+    pub facts: FactsConfig,
+}
+
+/// Bounds of the protocol stage; each with its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolLimits {
+    /// Longest head that is kept, bytes. Past it: what fitted is used (`head_too_long`), the rest of the
+    /// head passes by unkept.
+    pub head_bytes_max: usize,
+    /// Header fields kept of one head, at most 256. Past it: framing fields are still obeyed, the others
+    /// are not kept (`header_count_exceeded`).
+    pub headers_max: usize,
+    /// Requests waiting for their response on one flow. Past it: the oldest is emitted without its
+    /// response (`pipeline_overflow`), which comes out as a half of its own.
+    pub open_transactions_per_flow_max: usize,
+    /// Requests waiting for their response over all flows of a worker. Past it: the oldest of the flow
+    /// that adds one is given up, as above.
+    pub open_transactions_max: usize,
+    /// Response bytes of one flow held back until their request arrives. Past it: they are parsed as they are.
+    pub early_response_bytes_max: usize,
+    /// How long such bytes are held, nanoseconds of packet time. Past it: they are parsed as they are.
+    pub early_response_nanos_max: u64,
+    /// First bytes of a direction within which a start line with an unregistered method must end. Past it:
+    /// the flow is not HTTP.
+    pub sniff_bytes_max: usize,
+    /// Bytes searched for a message start on a flow never recognised as HTTP (joined in the middle, or
+    /// its start lost), per direction. Past it: the flow is not HTTP.
+    pub search_bytes_max: u64,
+    /// Unfinished line kept while searching for a request start: the longest request line found that way.
+    pub search_line_bytes_max: usize,
+    /// Longest chunk-size line, extensions included. Past it: framing is lost (`chunk_size_invalid`).
+    pub chunk_line_bytes_max: u32,
+    /// Bytes held by all flows of a worker (unfinished heads, held responses). Past it: what the flow that
+    /// needs more holds is dropped as if the capture had missed it.
+    pub held_bytes_max: usize,
+}
+
+impl Default for ProtocolLimits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 64 << 10,
+            headers_max: 128,
+            open_transactions_per_flow_max: 128,
+            open_transactions_max: 1 << 18,
+            early_response_bytes_max: 64 << 10,
+            early_response_nanos_max: 200_000_000,
+            sniff_bytes_max: 1024,
+            search_bytes_max: 16 << 20,
+            search_line_bytes_max: 8 << 10,
+            chunk_line_bytes_max: 4 << 10,
+            held_bytes_max: 256 << 20,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the parser counted.
+
+use offpath_types::{Anomalies, Anomaly};
+
+offpath_types::counters! {
+    /// What became of every byte and message. Books that balance once all sessions are closed:
+    ///
+    /// - `bytes_in_total` = `bytes_head_total` + `bytes_body_total` + `bytes_framing_total` + every
+    ///   `skipped_bytes_*_total` (while sessions are open: + bytes held in their buffers);
+    /// - `gap_bytes_total` = `gap_bytes_body_total` + `gap_bytes_lost_total` + `gap_bytes_ignored_total`;
+    /// - `transactions_total` = `transactions_complete_total` + `transactions_incomplete_total`
+    ///   + `transactions_request_only_total` + `transactions_response_only_total`;
+    /// - `flows_opened_total` = `flows_http1_total` + `flows_http2_total` + `flows_not_http_total`
+    ///   + `flows_unrecognised_total` (ended before one could tell).
+    pub struct ProtocolCounters {
+        /// Sessions opened.
+        flows_opened_total,
+        /// Closed sessions that carried HTTP/1.
+        flows_http1_total,
+        /// Closed sessions that began with the HTTP/2 preface.
+        flows_http2_total,
+        /// Closed sessions that were given up as not HTTP.
+        flows_not_http_total,
+        /// Closed sessions that showed too little to tell.
+        flows_unrecognised_total,
+        /// Flows whose guessed roles were swapped because the content said so.
+        flows_swapped_total,
+        /// Flows that began with a PROXY protocol preface.
+        flows_proxy_protocol_total,
+        /// Flows that became tunnels (CONNECT).
+        flows_tunnelled_total,
+        /// Flows that switched protocols (101).
+        flows_upgraded_total,
+        /// Bytes delivered in data chunks.
+        bytes_in_total,
+        /// Bytes of message heads that were parsed.
+        bytes_head_total,
+        /// Bytes of message bodies, after dechunking.
+        bytes_body_total,
+        /// Bytes of chunk framing, trailers, empty lines between messages, PROXY prefaces.
+        bytes_framing_total,
+        /// Bytes of flows that are not HTTP/1, up to and after giving up.
+        skipped_bytes_not_http_total,
+        /// Bytes passed over while looking for a message start.
+        skipped_bytes_search_total,
+        /// Bytes after an upgrade or inside a tunnel.
+        skipped_bytes_bypassed_total,
+        /// Bytes of unfinished heads whose flow was cut before their first line ended.
+        skipped_bytes_truncated_total,
+        /// Bytes dropped because a worker's `held_bytes_max` was reached.
+        skipped_bytes_held_full_total,
+        /// Bytes of heads beyond `head_bytes_max`.
+        skipped_bytes_head_rest_total,
+        /// Bytes the capture missed.
+        gap_bytes_total,
+        /// Missing bytes that lay inside a body and cost nothing else.
+        gap_bytes_body_total,
+        /// Missing bytes that cost the place in the stream.
+        gap_bytes_lost_total,
+        /// Missing bytes on flows no longer parsed.
+        gap_bytes_ignored_total,
+        /// Message starts found again after the place in the stream was lost.
+        resyncs_total,
+        /// Heads that httparse took.
+        heads_fast_total,
+        /// Heads that needed the lenient parser.
+        heads_lenient_total,
+        /// Transactions handed on.
+        transactions_total,
+        /// Transactions with both messages seen whole.
+        transactions_complete_total,
+        /// Transactions with both messages, not both whole.
+        transactions_incomplete_total,
+        /// Requests whose response was not seen.
+        transactions_request_only_total,
+        /// Responses whose request was not seen.
+        transactions_response_only_total,
+        /// Requests given up because too many were open.
+        pipeline_overflow_total,
+        /// Responses held back for their request.
+        early_responses_held_total,
+        /// Responses parsed without their request because they had been held too long or were too many bytes.
+        early_responses_released_total,
+        /// Pairings established again after a gap.
+        repaired_total,
+    }
+}
+
+/// How many transactions were handed on with each anomaly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnomalyCounts([u64; Anomaly::ALL.len()]);
+
+impl Default for AnomalyCounts {
+    fn default() -> Self {
+        Self([0; Anomaly::ALL.len()])
+    }
+}
+
+impl AnomalyCounts {
+    /// Counts the members of `set`.
+    pub fn add(&mut self, set: Anomalies) {
+        if !set.is_empty() {
+            set.iter().for_each(|a| self.0[a as usize] += 1);
+        }
+    }
+
+    /// Adds the counts of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a += b);
+    }
+
+    /// Returns how many had `anomaly`.
+    pub fn get(&self, anomaly: Anomaly) -> u64 {
+        self.0[anomaly as usize]
+    }
+
+    /// Yields every anomaly with its count, in record order.
+    pub fn iter(&self) -> impl Iterator<Item = (Anomaly, u64)> {
+        Anomaly::ALL.iter().map(|a| (*a, self.0[*a as usize]))
+    }
+}
