@@ -2,6 +2,8 @@
 
 use offpath_types::Frame;
 
+use crate::defrag::{Added, Defrag, Whole};
+use crate::walk::{Context, Cursor, Fragment, Leaf, first_layer, walk};
 use crate::{DecodeCounters, DecodeError, TcpSegment};
 
 /// What a decoder may use, and how it keys flows.
@@ -52,6 +54,9 @@ pub enum Outcome<'a> {
 pub struct Decoder {
     limits: DecoderLimits,
     counters: DecodeCounters,
+    defrag: Defrag,
+    /// The datagram that was completed last; segments are borrowed from it until the next call.
+    whole: Whole,
 }
 
 impl Decoder {
@@ -61,11 +66,25 @@ impl Decoder {
     }
 
     /// Returns what `frame` carries.
+    ///
+    /// The innermost TCP segment counts, under the addresses of the IP packet that holds it. A frame cut by
+    /// a snap length is decoded as long as its TCP header is whole. Allocates only for fragments.
+    #[inline]
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Outcome<'a> {
         self.counters.frames_total += 1;
-        let error = DecodeError::LinkUnsupported { number: frame.wire_len };
-        self.counters.drop_frame(error);
-        Outcome::Undecodable(error)
+        let context = Context {
+            time: frame.time,
+            depth_max: self.limits.tunnel_depth_max,
+            vlan_in_key: self.limits.vlan_in_key,
+        };
+        let leaf = match first_layer(frame.link) {
+            Ok(next) => walk(&context, Cursor::new(frame.bytes, frame.wire_len), next),
+            Err(error) => Leaf::Error(error),
+        };
+        match leaf {
+            Leaf::Fragment(fragment) => self.decode_fragment(&context, &fragment),
+            leaf => conclude(&mut self.counters, leaf),
+        }
     }
 
     /// Returns the counts so far.
@@ -75,6 +94,69 @@ impl Decoder {
 
     /// Returns how many datagrams wait for fragments.
     pub fn datagrams_open(&self) -> usize {
-        0
+        self.defrag.open()
     }
+
+    /// Returns the bytes held for them, bookkeeping included.
+    pub fn defrag_held_bytes(&self) -> usize {
+        self.defrag.held_bytes()
+    }
+
+    #[cold]
+    fn decode_fragment(&mut self, context: &Context, fragment: &Fragment<'_>) -> Outcome<'_> {
+        let mut added = self.defrag.add(context.time, fragment, &self.limits, &mut self.counters);
+        // A completed datagram may carry, inside a tunnel, a fragment that completes another. Each round
+        // frees what the datagram held, so rounds are paid for by the frames that filled it.
+        loop {
+            match added {
+                Added::Held => {
+                    self.counters.frames_fragment_held_total += 1;
+                    return Outcome::FragmentHeld;
+                }
+                Added::Dropped(error) => return conclude(&mut self.counters, Leaf::Error(error)),
+                Added::Complete(whole) => self.whole = whole,
+            }
+            match walk_whole(context, &self.whole) {
+                Leaf::Fragment(inner) => {
+                    added = self.defrag.add(context.time, &inner, &self.limits, &mut self.counters);
+                }
+                _ => break,
+            }
+        }
+        // Walked once more because a borrow that is returned may not start inside the loop.
+        conclude(&mut self.counters, walk_whole(context, &self.whole))
+    }
+}
+
+fn walk_whole<'b>(context: &Context, whole: &'b Whole) -> Leaf<'b> {
+    whole.resume().map_or(Leaf::IpOther, |(cursor, next)| walk(context, cursor, next))
+}
+
+/// Counts a frame where it belongs.
+#[inline]
+fn conclude<'b>(counters: &mut DecodeCounters, leaf: Leaf<'b>) -> Outcome<'b> {
+    let counter = match leaf {
+        Leaf::Tcp(segment) => {
+            let captured = segment.payload.len() as u64;
+            counters.frames_tcp_total += 1;
+            counters.tcp_payload_bytes_total += captured;
+            counters.tcp_payload_cut_bytes_total += u64::from(segment.payload_len).saturating_sub(captured);
+            return Outcome::Tcp(segment);
+        }
+        Leaf::Error(error) => {
+            counters.drop_frame(error);
+            return Outcome::Undecodable(error);
+        }
+        Leaf::Udp => &mut counters.frames_udp_total,
+        Leaf::Icmp => &mut counters.frames_icmp_total,
+        Leaf::IpOther => &mut counters.frames_ip_other_total,
+        Leaf::NonIp => &mut counters.frames_non_ip_total,
+        // Both callers have taken fragments out.
+        Leaf::Fragment(_) => {
+            counters.frames_fragment_held_total += 1;
+            return Outcome::FragmentHeld;
+        }
+    };
+    *counter += 1;
+    Outcome::NotTcp
 }
