@@ -1,0 +1,302 @@
+//! Frames from a live interface, through libpcap's memory-mapped ring (TPACKET_V3).
+//!
+//! libpcap's own read timeout does not fire on an idle link (the-tcpdump-group/libpcap issues 550, 572 and
+//! 1489), so the handle is non-blocking and we poll its descriptor ourselves.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use offpath_types::{Frame, LinkType, Timestamp};
+use pcap::{Active, Capture, Device, Error, Precision};
+
+use crate::sys::{self, Ready};
+use crate::{CaptureCounters, PacketSource, Polled, SourceError};
+
+/// After how many milliseconds the kernel hands over a block of the ring that is not full: the wait of a
+/// frame on a quiet link.
+const BLOCK_RETIRE_MS: i32 = 10;
+/// How far [`Polled::Idle`] stays behind the clock: frames that wait in an open block are younger than this.
+const IDLE_LAG_NANOS: u64 = 50_000_000;
+/// The kernel's counts are fetched after so many frames (one system call), and when idle.
+const STATS_EVERY_FRAMES: u32 = 4096;
+
+/// How to capture on one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// Its name; `any` is all of them.
+    pub interface: String,
+    /// Which of `workers` this source is, from 0.
+    pub worker: u16,
+    /// Workers that share the interface; more than one form a fanout group: the kernel gives both
+    /// directions of a flow to the same worker and puts IPv4 fragments together.
+    pub workers: u16,
+    /// Number of the group: the same for all workers, different for each interface and process.
+    pub fanout_group: u16,
+    /// Capture filter in the language of tcpdump; empty takes everything.
+    pub filter: String,
+    /// Bytes kept of each frame. 65535 and more mean 262144: offloaded and reassembled frames are longer
+    /// than the link's.
+    pub snaplen: u32,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+    /// Take frames that are not addressed to this host: what a mirror port needs.
+    pub promiscuous: bool,
+    /// The longest wait for a frame before [`Polled::Idle`].
+    pub poll_ms: u16,
+}
+
+impl LiveOptions {
+    /// Makes the default options for `interface`: one worker, no filter, whole frames, 64 MiB ring.
+    pub fn new(interface: impl Into<String>) -> Self {
+        Self {
+            interface: interface.into(),
+            worker: 0,
+            workers: 1,
+            fanout_group: std::process::id() as u16,
+            filter: String::new(),
+            snaplen: 262_144,
+            ring_bytes: 64 * 1024 * 1024,
+            promiscuous: true,
+            poll_ms: 100,
+        }
+    }
+}
+
+/// Frames from a live interface.
+///
+/// The kernel's drops are in [`CaptureCounters`]; [`LiveSource::refresh`] fetches their newest state.
+pub struct LiveSource {
+    capture: Capture<Active>,
+    state: State,
+}
+
+/// Everything but the handle, so that it can be changed while a frame is borrowed from the ring.
+struct State {
+    interface: String,
+    link: LinkType,
+    poll_ms: u16,
+    /// The ring ran dry: wait before asking again.
+    dry: bool,
+    /// The interface is gone.
+    ended: bool,
+    newest: Timestamp,
+    /// Frames until the kernel's counts are fetched.
+    stats_in: u32,
+    /// libpcap's counts when last fetched; they wrap.
+    seen: [u32; 3],
+    counters: CaptureCounters,
+}
+
+impl LiveSource {
+    /// Opens the interface and joins the fanout group, if there are several workers.
+    ///
+    /// # Errors
+    /// No such interface, no permission, a filter that does not compile, options out of range.
+    pub fn open(options: &LiveOptions) -> Result<Self, SourceError> {
+        let interface = &options.interface;
+        let snaplen = match options.snaplen {
+            0 => return Err(out_of_range(options, "snaplen", 0, "1 or more")),
+            n @ 1..65_535 => n as i32,
+            _ => 262_144,
+        };
+        let ring = i32::try_from(options.ring_bytes).ok().filter(|n| *n >= 1 << 20).ok_or_else(|| {
+            out_of_range(options, "ring size", u64::from(options.ring_bytes), "1 MiB to 2 GiB")
+        })?;
+        if options.worker >= options.workers {
+            return Err(out_of_range(options, "worker", options.worker.into(), "0 to workers - 1"));
+        }
+        let capture = Capture::from_device(interface.as_str())
+            .map_err(|e| open_failed(interface, &e))?
+            .snaplen(snaplen)
+            .buffer_size(ring)
+            .promisc(options.promiscuous)
+            .timeout(BLOCK_RETIRE_MS)
+            // Linux gives nanoseconds for every packet socket.
+            .precision(Precision::Nano)
+            .open()
+            .map_err(|e| open_failed(interface, &e))?;
+        let mut capture = capture.setnonblock().map_err(|e| open_failed(interface, &e))?;
+        if !options.filter.trim().is_empty() {
+            capture
+                .filter(&options.filter, true)
+                .map_err(|e| SourceError::Filter { filter: options.filter.clone(), message: text(&e) })?;
+        }
+        let link = LinkType::from_number(u32::try_from(capture.get_datalink().0).unwrap_or(u32::MAX));
+        let state = State {
+            interface: interface.clone(),
+            link,
+            poll_ms: options.poll_ms.max(1),
+            dry: false,
+            ended: false,
+            newest: Timestamp::ZERO,
+            stats_in: STATS_EVERY_FRAMES,
+            seen: [0; 3],
+            counters: CaptureCounters::default(),
+        };
+        let mut source = Self { capture, state };
+        if options.workers > 1 {
+            source.join(options.fanout_group)?;
+        }
+        Ok(source)
+    }
+
+    /// Returns the link layer of the frames.
+    pub const fn link(&self) -> LinkType {
+        self.state.link
+    }
+
+    /// Fetches the kernel's counts (one system call); otherwise they lag by up to 4096 frames or one poll.
+    pub fn refresh(&mut self) {
+        self.state.stats_in = STATS_EVERY_FRAMES;
+        let Ok(stat) = self.capture.stats() else { return };
+        let now = [stat.received, stat.dropped, stat.if_dropped];
+        let [received, dropped, by_interface] =
+            std::array::from_fn(|i| u64::from(now[i].wrapping_sub(self.state.seen[i])));
+        self.state.seen = now;
+        let c = &mut self.state.counters;
+        c.kernel_received += received;
+        c.kernel_dropped += dropped;
+        c.interface_dropped += by_interface;
+    }
+
+    /// Joins the group and puts aside what was caught before: the other workers' sockets saw it too.
+    fn join(&mut self, group: u16) -> Result<(), SourceError> {
+        sys::join_fanout(self.capture.as_fd(), group).map_err(|source| SourceError::Fanout {
+            interface: self.state.interface.clone(),
+            group,
+            source,
+        })?;
+        let joined = now();
+        // Frames of the open block come at the latest when it is retired; then the ring is clean.
+        let until = joined.plus_nanos(IDLE_LAG_NANOS);
+        loop {
+            match self.capture.next_packet() {
+                Ok(packet) => {
+                    self.state.counters.frames_before_group_total += 1;
+                    // The first one that came after joining is lost with them: it is one.
+                    if stamp(packet.header) >= joined {
+                        return Ok(());
+                    }
+                }
+                Err(_) if now() >= until => return Ok(()),
+                // A failure will show again at the first frame.
+                Err(_) => {
+                    let _ = sys::poll_readable(self.capture.as_fd(), BLOCK_RETIRE_MS);
+                }
+            }
+        }
+    }
+}
+
+impl PacketSource for LiveSource {
+    #[inline]
+    fn next_frame(&mut self) -> Result<Polled<'_>, SourceError> {
+        if self.state.ended {
+            return Ok(Polled::End);
+        }
+        if self.state.stats_in == 0 {
+            self.refresh();
+        }
+        if self.state.dry {
+            if !self.state.wait(self.capture.as_fd())? {
+                self.refresh();
+                return Ok(self.state.idle());
+            }
+            self.state.dry = false;
+        }
+        let Self { capture, state } = self;
+        match capture.next_packet() {
+            Ok(packet) => Ok(Polled::Frame(state.frame(packet.header, packet.data))),
+            Err(Error::TimeoutExpired) => {
+                state.dry = true;
+                Ok(state.idle())
+            }
+            Err(Error::NoMorePackets) => {
+                state.ended = true;
+                Ok(Polled::End)
+            }
+            Err(e) => {
+                state.ended = true;
+                Err(SourceError::Live { interface: state.interface.clone(), message: text(&e) })
+            }
+        }
+    }
+
+    fn counters(&self) -> CaptureCounters {
+        self.state.counters
+    }
+}
+
+impl State {
+    #[inline]
+    fn frame<'a>(&mut self, header: &pcap::PacketHeader, bytes: &'a [u8]) -> Frame<'a> {
+        let time = stamp(header);
+        let c = &mut self.counters;
+        c.time_backwards_total += u64::from(time < self.newest);
+        self.newest = self.newest.max(time);
+        c.frames_total += 1;
+        c.bytes_total += bytes.len() as u64;
+        c.frames_snapped_total += u64::from(header.len as usize > bytes.len());
+        self.stats_in -= 1;
+        Frame { time: self.newest, link: self.link, wire_len: header.len, bytes }
+    }
+
+    fn idle(&mut self) -> Polled<'static> {
+        let settled = Timestamp::from_nanos(now().as_nanos().saturating_sub(IDLE_LAG_NANOS));
+        self.newest = self.newest.max(settled);
+        Polled::Idle(self.newest)
+    }
+
+    /// Waits for the ring; tells whether there may be frames.
+    fn wait(&self, fd: BorrowedFd<'_>) -> Result<bool, SourceError> {
+        match sys::poll_readable(fd, i32::from(self.poll_ms)) {
+            Ok(Ready::Readable) => Ok(true),
+            Ok(Ready::TimedOut) => Ok(false),
+            Ok(Ready::Error) => {
+                // The interface went down or away: libpcap says which. It may be up again later, so don't spin.
+                std::thread::sleep(Duration::from_millis(u64::from(self.poll_ms)));
+                Ok(true)
+            }
+            Err(e) => Err(SourceError::Live { interface: self.interface.clone(), message: e.to_string() }),
+        }
+    }
+}
+
+/// Reads the clock: live capture is where packet time comes from.
+#[expect(clippy::disallowed_methods, reason = "live capture reads the clock so that others need not")]
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_parts(since.as_secs(), u64::from(since.subsec_nanos()))
+}
+
+/// Returns a packet's time; with nanosecond precision `tv_usec` holds nanoseconds (pcap_set_tstamp_precision).
+#[inline]
+fn stamp(header: &pcap::PacketHeader) -> Timestamp {
+    let (secs, nanos) = (header.ts.tv_sec, header.ts.tv_usec);
+    Timestamp::from_parts(u64::try_from(secs).unwrap_or(0), u64::try_from(nanos).unwrap_or(0))
+}
+
+fn text(e: &Error) -> String {
+    match e {
+        Error::PcapError(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn out_of_range(o: &LiveOptions, option: &'static str, value: u64, allowed: &'static str) -> SourceError {
+    SourceError::Option { interface: o.interface.clone(), option, value, allowed }
+}
+
+/// Finds out why an interface can't be opened.
+fn open_failed(interface: &str, e: &Error) -> SourceError {
+    let (interface, message) = (interface.to_owned(), text(e));
+    let lower = message.to_lowercase();
+    if ["permission", "not permitted"].iter().any(|p| lower.contains(p)) {
+        return SourceError::NotPermitted { interface, message };
+    }
+    let names: Vec<String> = Device::list().unwrap_or_default().into_iter().map(|d| d.name).collect();
+    if lower.contains("no such device") || (!names.is_empty() && !names.contains(&interface)) {
+        return SourceError::NoInterface { interface, available: names.join(", ") };
+    }
+    SourceError::Live { interface, message }
+}
