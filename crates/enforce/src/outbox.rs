@@ -1,0 +1,232 @@
+//! The durable outbox: what was accepted and is not finished, per target, in an embedded store.
+//!
+//! A row is written before its webhook is sent and removed after it ended, so `kill -9` costs at most a
+//! second delivery under the same id. Rows of one batch share one commit (one fsync).
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+};
+use serde::{Deserialize, Serialize};
+
+const PENDING: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("pending");
+const PARKED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("parked");
+/// Parked rows kept for people to look at; the oldest go first.
+const PARKED_MAX: u64 = 10_000;
+
+/// One webhook for one target.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Order of acceptance; unique per target.
+    pub(crate) seq: u64,
+    /// `webhook-id`.
+    pub(crate) id: Arc<str>,
+    /// Whom it is about, hashed; rows with the same one keep their order. 0: nobody in particular.
+    pub(crate) entity: u64,
+    pub(crate) body: Arc<str>,
+    /// Wall time of acceptance.
+    pub(crate) accepted_ms: u64,
+    /// Wall time at which it is pointless; 0: never.
+    pub(crate) expires_ms: u64,
+    /// When it was offered; unknown after a restart.
+    pub(crate) offered: Option<Instant>,
+    pub(crate) attempts: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    id: String,
+    entity: u64,
+    body: String,
+    accepted_ms: u64,
+    expires_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Stored {
+    fn new(row: &Row) -> Self {
+        Self {
+            id: row.id.as_ref().to_owned(),
+            entity: row.entity,
+            body: row.body.as_ref().to_owned(),
+            accepted_ms: row.accepted_ms,
+            expires_ms: row.expires_ms,
+            target: None,
+            reason: None,
+        }
+    }
+}
+
+/// A row that ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) target: usize,
+    pub(crate) row: Row,
+    /// Why it is parked; `None`: delivered or dropped.
+    pub(crate) parked: Option<String>,
+}
+
+/// Why the outbox cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutboxError {
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    #[error("{0}")]
+    Store(Box<redb::Error>),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Turns any of redb's errors into ours.
+fn store(e: impl Into<redb::Error>) -> OutboxError {
+    OutboxError::Store(Box::new(e.into()))
+}
+
+/// Opens or makes a store that only its owner can read.
+pub(crate) fn open_store(path: &Path, cache_bytes: usize) -> Result<Database, OutboxError> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder.create_with_backend(redb::backends::FileBackend::new(file).map_err(store)?).map_err(store)
+}
+
+pub(crate) struct Outbox {
+    db: Database,
+    names: Vec<String>,
+    next_parked: u64,
+}
+
+impl Outbox {
+    /// Opens the outbox at `path` for targets called `names`.
+    pub(crate) fn open(path: &Path, names: Vec<String>) -> Result<Self, OutboxError> {
+        let db = open_store(path, 8 << 20)?;
+        let txn = db.begin_write().map_err(store)?;
+        let next_parked;
+        {
+            txn.open_table(PENDING).map_err(store)?;
+            let parked = txn.open_table(PARKED).map_err(store)?;
+            next_parked = parked.last().map_err(store)?.map_or(0, |(k, _)| k.value() + 1);
+        }
+        txn.commit().map_err(store)?;
+        Ok(Self { db, names, next_parked })
+    }
+
+    /// Returns, per target, how many rows wait, and the lowest sequence number that is free everywhere.
+    pub(crate) fn survey(&self) -> Result<(Vec<u64>, u64), OutboxError> {
+        let txn = self.db.begin_read().map_err(store)?;
+        let table = txn.open_table(PENDING).map_err(store)?;
+        let mut waiting = vec![0; self.names.len()];
+        let mut next = 1;
+        for entry in table.iter().map_err(store)? {
+            let (key, _) = entry.map_err(store)?;
+            let (name, seq) = key.value();
+            next = next.max(seq + 1);
+            if let Some(n) = self.names.iter().position(|t| t == name).and_then(|at| waiting.get_mut(at)) {
+                *n += 1;
+            }
+        }
+        Ok((waiting, next))
+    }
+
+    /// Parks the rows of targets that are no longer configured; returns how many.
+    pub(crate) fn park_strangers(&mut self) -> Result<u64, OutboxError> {
+        let mut strangers = Vec::new();
+        {
+            let txn = self.db.begin_read().map_err(store)?;
+            let table = txn.open_table(PENDING).map_err(store)?;
+            for entry in table.iter().map_err(store)? {
+                let (key, value) = entry.map_err(store)?;
+                let (name, seq) = key.value();
+                if !self.names.iter().any(|t| t == name) {
+                    strangers.push((name.to_owned(), seq, value.value().to_vec()));
+                }
+            }
+        }
+        if strangers.is_empty() {
+            return Ok(0);
+        }
+        let txn = self.db.begin_write().map_err(store)?;
+        {
+            let mut pending = txn.open_table(PENDING).map_err(store)?;
+            let mut parked = txn.open_table(PARKED).map_err(store)?;
+            for (name, seq, bytes) in &strangers {
+                pending.remove((name.as_str(), *seq)).map_err(store)?;
+                let mut stored: Stored = serde_json::from_slice(bytes)?;
+                stored.target = Some(name.clone());
+                stored.reason = Some("target_removed".to_owned());
+                parked.insert(self.next_parked, serde_json::to_vec(&stored)?.as_slice()).map_err(store)?;
+                self.next_parked += 1;
+            }
+        }
+        txn.commit().map_err(store)?;
+        Ok(strangers.len() as u64)
+    }
+
+    /// Writes new rows and removes ended ones, durably, in one commit.
+    pub(crate) fn commit(&mut self, new: &[(usize, Row)], ended: &[Ended]) -> Result<(), OutboxError> {
+        let txn = self.db.begin_write().map_err(store)?;
+        let mut next_parked = self.next_parked;
+        {
+            let mut pending = txn.open_table(PENDING).map_err(store)?;
+            for (target, row) in new {
+                let Some(name) = self.names.get(*target) else { continue };
+                let bytes = serde_json::to_vec(&Stored::new(row))?;
+                pending.insert((name.as_str(), row.seq), bytes.as_slice()).map_err(store)?;
+            }
+            for end in ended {
+                let Some(name) = self.names.get(end.target) else { continue };
+                pending.remove((name.as_str(), end.row.seq)).map_err(store)?;
+            }
+            let mut parked = txn.open_table(PARKED).map_err(store)?;
+            for end in ended.iter().filter(|e| e.parked.is_some()) {
+                let stored = Stored {
+                    target: self.names.get(end.target).cloned(),
+                    reason: end.parked.clone(),
+                    ..Stored::new(&end.row)
+                };
+                parked.insert(next_parked, serde_json::to_vec(&stored)?.as_slice()).map_err(store)?;
+                next_parked += 1;
+            }
+            while parked.len().map_err(store)? > PARKED_MAX {
+                parked.pop_first().map_err(store)?;
+            }
+        }
+        txn.commit().map_err(store)?;
+        self.next_parked = next_parked;
+        Ok(())
+    }
+
+    /// Reads up to `limit` rows of `target` from sequence number `from` on.
+    pub(crate) fn load(&self, target: usize, from: u64, limit: usize) -> Result<Vec<Row>, OutboxError> {
+        let Some(name) = self.names.get(target) else { return Ok(Vec::new()) };
+        let txn = self.db.begin_read().map_err(store)?;
+        let table = txn.open_table(PENDING).map_err(store)?;
+        let mut rows = Vec::new();
+        for entry in
+            table.range((name.as_str(), from)..=(name.as_str(), u64::MAX)).map_err(store)?.take(limit)
+        {
+            let (key, value) = entry.map_err(store)?;
+            let stored: Stored = serde_json::from_slice(value.value())?;
+            rows.push(Row {
+                seq: key.value().1,
+                id: stored.id.into(),
+                entity: stored.entity,
+                body: stored.body.into(),
+                accepted_ms: stored.accepted_ms,
+                expires_ms: stored.expires_ms,
+                offered: None,
+                attempts: 0,
+            });
+        }
+        Ok(rows)
+    }
+}

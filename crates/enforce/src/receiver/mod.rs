@@ -1,0 +1,2 @@
+//! Receiver.
+pub(crate) fn fuzz_body(_data: &[u8]) {}
