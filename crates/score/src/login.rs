@@ -1,0 +1,387 @@
+//! Which transactions are login attempts, and how they ended.
+
+use offpath_types::{BodyHint, LoginOutcome, RedirectClass, Timestamp, Transaction};
+
+use crate::config::{LoginRule, ScoreConfig, contains};
+use crate::math::exp_neg;
+use crate::summary::OutcomeSource;
+
+/// How long the baseline of an endpoint remembers: six hours, so that a working day sets it.
+pub(crate) const BASELINE_SECS: f32 = 6.0 * 3600.0;
+
+/// Paths that take a password without being a login.
+const NO_LOGIN: [&[u8]; 7] =
+    [b"register", b"signup", b"sign-up", b"sign_up", b"reset", b"forgot", b"change-password"];
+
+/// What is learned of one endpoint's logins.
+#[derive(Debug)]
+pub(crate) struct LoginEndpoint {
+    pub(crate) configured: bool,
+    /// Passwords were sent here.
+    pub(crate) passwords: u64,
+    pub(crate) attempts: u64,
+    pub(crate) successes: u64,
+    pub(crate) failures: u64,
+    pub(crate) unknown: u64,
+    /// How often an outcome was read from each source: `[success, failure]`.
+    sources: [[u64; SOURCES.len()]; 2],
+    /// Responses that refuse by status.
+    refused_by_status: u32,
+    /// Redirects that lead away from the login.
+    redirected_away: u32,
+    /// 2xx responses with and without a cookie.
+    plain: [u32; 2],
+    /// Unsuspicious attempts that failed, and all of them, fading.
+    base_failures: f32,
+    base_attempts: f32,
+    base_last: Timestamp,
+    /// Unsuspicious successes, and those without a page before, fading with the above.
+    good: f32,
+    good_without_page: f32,
+    pub(crate) surge: Surge,
+}
+
+const SOURCES: [OutcomeSource; 7] = [
+    OutcomeSource::Configured,
+    OutcomeSource::Body,
+    OutcomeSource::Status,
+    OutcomeSource::Redirect,
+    OutcomeSource::FormShownAgain,
+    OutcomeSource::Cookie,
+    OutcomeSource::Unknown,
+];
+
+impl LoginEndpoint {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            configured: false,
+            passwords: 0,
+            attempts: 0,
+            successes: 0,
+            failures: 0,
+            unknown: 0,
+            sources: [[0; SOURCES.len()]; 2],
+            refused_by_status: 0,
+            redirected_away: 0,
+            plain: [0; 2],
+            base_failures: 0.0,
+            base_attempts: 0.0,
+            base_last: now,
+            good: 0.0,
+            good_without_page: 0.0,
+            surge: Surge::new(now),
+        }
+    }
+
+    /// Concludes how an attempt ended, counts it, and learns from it.
+    ///
+    /// Order: the operator's rule; what the body says; 4xx; redirects; then the 2xx that are left, by what
+    /// this endpoint has shown before. 5xx and missing responses tell nothing.
+    pub(crate) fn conclude(&mut self, tx: &Transaction, rule: Option<&LoginRule>) -> LoginOutcome {
+        let (outcome, source) = match rule.and_then(|r| configured(tx, r)) {
+            Some(outcome) => (outcome, OutcomeSource::Configured),
+            None => self.learned(tx),
+        };
+        self.configured |= rule.is_some();
+        self.passwords += u64::from(tx.login.password.is_some());
+        self.attempts += 1;
+        let slot = SOURCES.iter().position(|s| *s == source).unwrap_or(SOURCES.len() - 1);
+        match outcome {
+            LoginOutcome::Success => {
+                self.successes += 1;
+                self.sources[0][slot] += 1;
+            }
+            LoginOutcome::Failure => {
+                self.failures += 1;
+                self.sources[1][slot] += 1;
+            }
+            LoginOutcome::Unknown => self.unknown += 1,
+        }
+        outcome
+    }
+
+    fn learned(&mut self, tx: &Transaction) -> (LoginOutcome, OutcomeSource) {
+        use LoginOutcome::{Failure, Success, Unknown};
+        let Some(status) = tx.status else { return (Unknown, OutcomeSource::Unknown) };
+        let hint = tx.login.body_hint;
+        match status {
+            400..=499 => {
+                self.refused_by_status = self.refused_by_status.saturating_add(1);
+                return (Failure, OutcomeSource::Status);
+            }
+            300..=399 => match tx.login.redirect {
+                RedirectClass::SamePath | RedirectClass::LoginLike => {
+                    return (Failure, OutcomeSource::Redirect);
+                }
+                RedirectClass::Elsewhere => {
+                    self.redirected_away = self.redirected_away.saturating_add(1);
+                    return (Success, OutcomeSource::Redirect);
+                }
+                RedirectClass::None => return (Unknown, OutcomeSource::Unknown),
+            },
+            200..=299 => {}
+            _ => return (Unknown, OutcomeSource::Unknown),
+        }
+        match hint {
+            BodyHint::Success => return (Success, OutcomeSource::Body),
+            BodyHint::Failure => return (Failure, OutcomeSource::Body),
+            BodyHint::None => {}
+        }
+        let cookie = tx.login.sets_cookie;
+        let seen = &mut self.plain[usize::from(cookie)];
+        *seen = seen.saturating_add(1);
+        if self.refused_by_status > 0 {
+            return (Success, OutcomeSource::Status); // it refuses by 4xx, so 2xx lets in
+        }
+        if self.redirected_away > 0 {
+            return (Failure, OutcomeSource::FormShownAgain); // it lets in by redirect
+        }
+        if cookie {
+            return (Success, OutcomeSource::Cookie);
+        }
+        if self.plain[1] > 0 {
+            return (Failure, OutcomeSource::Cookie); // others got one
+        }
+        // A page that answers a posted form with a page: shown again. An application that lets in redirects
+        // or sets a cookie.
+        if tx.text.get(tx.response_content_type).starts_with(b"text/html") {
+            return (Failure, OutcomeSource::FormShownAgain);
+        }
+        (Unknown, OutcomeSource::Unknown)
+    }
+
+    /// Returns where successes (0) or failures (1) were mostly read from.
+    pub(crate) fn source(&self, which: usize) -> OutcomeSource {
+        let counts = &self.sources[which];
+        let mut best = (0, OutcomeSource::Unknown);
+        for (n, source) in counts.iter().zip(SOURCES) {
+            if *n > best.0 {
+                best = (*n, source);
+            }
+        }
+        best.1
+    }
+
+    /// Returns the failure ratio of unsuspicious clients, smoothed by the prior; 0.02..=0.5.
+    pub(crate) fn baseline(&self, config: &ScoreConfig) -> f64 {
+        let weight = config.failure_ratio_prior_weight;
+        let failures = f64::from(self.base_failures) + weight * config.failure_ratio_prior;
+        (failures / (f64::from(self.base_attempts) + weight)).clamp(0.02, 0.5)
+    }
+
+    /// Returns the share of unsuspicious successes that loaded no page before; prior 0.3, weighing 10.
+    pub(crate) fn without_page(&self) -> f64 {
+        (f64::from(self.good_without_page) + 3.0) / (f64::from(self.good) + 10.0)
+    }
+
+    /// Learns from an attempt that turned out unsuspicious.
+    pub(crate) fn learn(&mut self, now: Timestamp, failed: bool, page_before: bool) {
+        let k = exp_neg(now.nanos_since(self.base_last) as f32 * 1e-9 / BASELINE_SECS);
+        self.base_last = self.base_last.max(now);
+        for count in
+            [&mut self.base_failures, &mut self.base_attempts, &mut self.good, &mut self.good_without_page]
+        {
+            *count *= k;
+        }
+        self.base_attempts += 1.0;
+        if failed {
+            self.base_failures += 1.0;
+        } else {
+            self.good += 1.0;
+            self.good_without_page += if page_before { 0.0 } else { 1.0 };
+        }
+    }
+}
+
+fn configured(tx: &Transaction, rule: &LoginRule) -> Option<LoginOutcome> {
+    let status = tx.status?;
+    if rule.success.holds(tx, status) {
+        return Some(LoginOutcome::Success);
+    }
+    if rule.failure.holds(tx, status) {
+        return Some(LoginOutcome::Failure);
+    }
+    match (rule.success.is_empty(), rule.failure.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(LoginOutcome::Failure),
+        (true, false) => Some(LoginOutcome::Success),
+        (false, false) => Some(LoginOutcome::Unknown),
+    }
+}
+
+/// Tells whether `tx` tries to log in; `known` is set where its endpoint has been sent passwords before.
+pub(crate) fn is_attempt(tx: &Transaction, known: bool) -> bool {
+    let method = tx.text.get(tx.method);
+    if method != b"POST" && method != b"PUT" {
+        // Basic authorization accompanies every request; only its refusals are news.
+        return tx.login.password.is_some() && tx.status == Some(401);
+    }
+    let candidate =
+        tx.login.password.is_some() || (tx.login.path_looks_like_login && tx.user.is_some()) || known;
+    candidate && {
+        let path = tx.text.get(tx.path);
+        !NO_LOGIN.iter().any(|word| contains(path, word))
+    }
+}
+
+/// A sequential test for events that come faster than their own history: Poisson CUSUM (Lucas 1985).
+///
+/// Each event adds ln 3, each expected event takes 2: the drift that separates a rate of three times the
+/// baseline from the baseline. The baseline is the rate over the last hour, at least ten minutes old, and
+/// stands still while the sum is high.
+#[derive(Debug)]
+pub(crate) struct Surge {
+    first: Timestamp,
+    last: Timestamp,
+    events: f32,
+    sum: f32,
+}
+
+impl Surge {
+    pub(crate) const fn new(now: Timestamp) -> Self {
+        Self { first: now, last: now, events: 0.0, sum: 0.0 }
+    }
+
+    /// Counts an event; returns how far the sum is over `threshold` (1 is at it) and the usual rate per minute.
+    pub(crate) fn observe(&mut self, now: Timestamp, threshold: f32) -> (f64, f64) {
+        let secs = now.nanos_since(self.last) as f32 * 1e-9;
+        let age = self.last.nanos_since(self.first) as f32 * 1e-9;
+        self.last = self.last.max(now);
+        let expected = self.events / (3600.0 * (1.0 - exp_neg(age / 3600.0))).max(1.0);
+        if age < 600.0 {
+            self.events = self.events * exp_neg(secs / 3600.0) + 1.0;
+            return (0.0, 0.0);
+        }
+        self.sum = (self.sum + 3.0f32.ln() - 2.0 * expected * secs).clamp(0.0, 2.0 * threshold);
+        if self.sum < threshold / 2.0 {
+            self.events = self.events * exp_neg(secs / 3600.0) + 1.0;
+        }
+        (f64::from(self.sum / threshold), f64::from(expected) * 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use offpath_types::{FlowInfo, FlowKey, Host, Peer, TunnelId};
+
+    use super::*;
+    use crate::OutcomeRule;
+
+    fn tx(
+        status: Option<u16>,
+        redirect: RedirectClass,
+        cookie: bool,
+        hint: BodyHint,
+        html: bool,
+    ) -> Transaction {
+        let peer = |last, port| Peer { host: Host::from_v4([192, 0, 2, last]), port };
+        let (key, client_side) = FlowKey::new(peer(1, 40_000), peer(2, 80), TunnelId(0));
+        let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: false };
+        let mut tx = Transaction::new(flow, 1, 0, Timestamp::from_parts(5, 0));
+        tx.method = tx.text.push(b"POST");
+        tx.path = tx.text.push(b"/login");
+        tx.location = tx.text.push(b"/home?x=denied");
+        tx.response_content_type = tx.text.push(if html { b"text/html" } else { b"application/json" });
+        tx.status = status;
+        tx.login.redirect = redirect;
+        tx.login.sets_cookie = cookie;
+        tx.login.body_hint = hint;
+        tx
+    }
+
+    use BodyHint as B;
+    use LoginOutcome::{Failure, Success, Unknown};
+    use RedirectClass as R;
+
+    #[test]
+    fn outcomes_without_history() {
+        for (name, tx, want, source) in [
+            ("no response", tx(None, R::None, false, B::None, false), Unknown, OutcomeSource::Unknown),
+            ("5xx", tx(Some(502), R::None, false, B::None, true), Unknown, OutcomeSource::Unknown),
+            ("401", tx(Some(401), R::None, false, B::None, false), Failure, OutcomeSource::Status),
+            ("429", tx(Some(429), R::None, true, B::None, false), Failure, OutcomeSource::Status),
+            ("back", tx(Some(302), R::SamePath, true, B::None, true), Failure, OutcomeSource::Redirect),
+            ("to login", tx(Some(303), R::LoginLike, false, B::None, true), Failure, OutcomeSource::Redirect),
+            ("away", tx(Some(302), R::Elsewhere, false, B::None, true), Success, OutcomeSource::Redirect),
+            ("304", tx(Some(304), R::None, false, B::None, true), Unknown, OutcomeSource::Unknown),
+            ("says no", tx(Some(200), R::None, true, B::Failure, false), Failure, OutcomeSource::Body),
+            ("says yes", tx(Some(200), R::None, false, B::Success, false), Success, OutcomeSource::Body),
+            ("cookie", tx(Some(200), R::None, true, B::None, false), Success, OutcomeSource::Cookie),
+            ("form", tx(Some(200), R::None, false, B::None, true), Failure, OutcomeSource::FormShownAgain),
+            ("plain", tx(Some(204), R::None, false, B::None, false), Unknown, OutcomeSource::Unknown),
+        ] {
+            let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
+            assert_eq!(endpoint.conclude(&tx, None), want, "{name}");
+            if want != Unknown {
+                assert_eq!(endpoint.source(usize::from(want == Failure)), source, "{name}");
+            }
+            assert_eq!(endpoint.attempts, endpoint.successes + endpoint.failures + endpoint.unknown);
+        }
+    }
+
+    #[test]
+    fn outcomes_with_history() {
+        let plain = || tx(Some(200), R::None, false, B::None, false);
+        for (name, first, then, want) in [
+            ("refuses by status", tx(Some(401), R::None, false, B::None, false), plain(), Success),
+            ("redirects in", tx(Some(302), R::Elsewhere, true, B::None, false), plain(), Failure),
+            ("sets a cookie", tx(Some(200), R::None, true, B::None, false), plain(), Failure),
+            (
+                "redirects in, cookie on the form too",
+                tx(Some(302), R::Elsewhere, true, B::None, false),
+                tx(Some(200), R::None, true, B::None, true),
+                Failure,
+            ),
+        ] {
+            let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
+            endpoint.conclude(&first, None);
+            assert_eq!(endpoint.conclude(&then, None), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_configured_rule_wins() {
+        let only = |success: OutcomeRule, failure: OutcomeRule| LoginRule {
+            path: "/log*".into(),
+            success,
+            failure,
+            ..LoginRule::default()
+        };
+        let statuses = |s: u16| OutcomeRule { statuses: vec![s..=s], ..OutcomeRule::default() };
+        let denied = OutcomeRule { redirect_contains: Some("denied".into()), ..OutcomeRule::default() };
+        let none = OutcomeRule::default;
+        let away = || tx(Some(302), R::Elsewhere, true, B::None, false);
+        for (name, rule, tx, want) in [
+            ("failure only, holds", only(none(), denied.clone()), away(), Failure),
+            (
+                "failure only, else success",
+                only(none(), denied),
+                tx(Some(401), R::None, false, B::None, false),
+                Success,
+            ),
+            ("success only, else failure", only(statuses(204), none()), away(), Failure),
+            ("both, neither holds", only(statuses(204), statuses(403)), away(), Unknown),
+            ("nothing set: learned", only(none(), none()), away(), Success),
+        ] {
+            assert!(rule.applies(b"POST", b"/login") && !rule.applies(b"GET", b"/login"));
+            assert_eq!(LoginEndpoint::new(Timestamp::ZERO).conclude(&tx, Some(&rule)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn surges_are_found_and_steady_rates_are_none() {
+        let start = Timestamp::from_parts(1000, 0);
+        let mut surge = Surge::new(start);
+        let mut now = start;
+        for _ in 0..400 {
+            now = now.plus_secs(10);
+            assert!(surge.observe(now, 11.5).0 < 1.0);
+        }
+        let mut needed = 0;
+        while surge.observe(now, 11.5).0 < 1.0 {
+            now = now.plus_nanos(1_000_000_000); // ten times as fast
+            needed += 1;
+        }
+        assert!((8..25).contains(&needed), "{needed}");
+    }
+}
