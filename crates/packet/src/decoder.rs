@@ -3,7 +3,7 @@
 use offpath_types::Frame;
 
 use crate::defrag::{Added, Defrag, Whole};
-use crate::walk::{Context, Cursor, Fragment, Leaf, first_layer, walk};
+use crate::walk::{Context, Cursor, Fragment, Leaf, Stop, first_layer, walk};
 use crate::{DecodeCounters, DecodeError, TcpSegment};
 
 /// What a decoder may use, and how it keys flows.
@@ -79,7 +79,7 @@ impl Decoder {
         };
         let leaf = match first_layer(frame.link) {
             Ok(next) => walk(&context, Cursor::new(frame.bytes, frame.wire_len), next),
-            Err(error) => Leaf::Error(error),
+            Err(error) => Leaf::Other(Stop::Error(error)),
         };
         match leaf {
             Leaf::Fragment(fragment) => self.decode_fragment(&context, &fragment),
@@ -113,7 +113,9 @@ impl Decoder {
                     self.counters.frames_fragment_held_total += 1;
                     return Outcome::FragmentHeld;
                 }
-                Added::Dropped(error) => return conclude(&mut self.counters, Leaf::Error(error)),
+                Added::Dropped(error) => {
+                    return conclude(&mut self.counters, Leaf::Other(Stop::Error(error)));
+                }
                 Added::Complete(whole) => self.whole = whole,
             }
             match walk_whole(context, &self.whole) {
@@ -129,7 +131,7 @@ impl Decoder {
 }
 
 fn walk_whole<'b>(context: &Context, whole: &'b Whole) -> Leaf<'b> {
-    whole.resume().map_or(Leaf::IpOther, |(cursor, next)| walk(context, cursor, next))
+    whole.resume().map_or(Leaf::Other(Stop::IpOther), |(cursor, next)| walk(context, cursor, next))
 }
 
 /// Counts a frame where it belongs.
@@ -143,16 +145,16 @@ fn conclude<'b>(counters: &mut DecodeCounters, leaf: Leaf<'b>) -> Outcome<'b> {
             counters.tcp_payload_cut_bytes_total += u64::from(segment.payload_len).saturating_sub(captured);
             return Outcome::Tcp(segment);
         }
-        Leaf::Error(error) => {
+        Leaf::Other(Stop::Error(error)) => {
             counters.drop_frame(error);
             return Outcome::Undecodable(error);
         }
-        Leaf::Udp => &mut counters.frames_udp_total,
-        Leaf::Icmp => &mut counters.frames_icmp_total,
-        Leaf::IpOther => &mut counters.frames_ip_other_total,
-        Leaf::NonIp => &mut counters.frames_non_ip_total,
+        Leaf::Other(Stop::Udp) => &mut counters.frames_udp_total,
+        Leaf::Other(Stop::Icmp) => &mut counters.frames_icmp_total,
+        Leaf::Other(Stop::IpOther) => &mut counters.frames_ip_other_total,
+        Leaf::Other(Stop::NonIp) => &mut counters.frames_non_ip_total,
         // Both callers have taken fragments out.
-        Leaf::Fragment(_) => {
+        Leaf::Fragment(_) | Leaf::Other(Stop::Fragment { .. }) => {
             counters.frames_fragment_held_total += 1;
             return Outcome::FragmentHeld;
         }

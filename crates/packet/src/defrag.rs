@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use offpath_types::Timestamp;
 
-use crate::walk::{Cursor, Fragment, FragmentKey, Next};
+use crate::walk::{Cursor, Ends, Fragment, FragmentKey, Next};
 use crate::{DecodeCounters, DecodeError, DecoderLimits, LengthSource};
 
 /// Largest payload of a datagram (16-bit lengths).
@@ -77,24 +77,49 @@ pub(crate) struct Whole {
 #[derive(Clone, Copy, Debug)]
 struct Surroundings {
     next_number: u8,
-    key: FragmentKey,
+    /// Source and destination; IPv4 uses the first 8 bytes.
+    ends: [u8; 32],
+    v6: bool,
+    tunnel: u64,
     depth: u8,
     tags: u8,
 }
 
 impl Whole {
+    fn new(bytes: Vec<u8>, next_number: u8, fragment: &Fragment<'_>) -> Self {
+        let key = &fragment.key;
+        let mut ends = [0; 32];
+        if key.v6 {
+            ends[..16].copy_from_slice(key.src.octets());
+            ends[16..].copy_from_slice(key.dst.octets());
+        } else {
+            ends[..4].copy_from_slice(&key.src.octets()[12..]);
+            ends[4..8].copy_from_slice(&key.dst.octets()[12..]);
+        }
+        let surroundings = Surroundings {
+            next_number,
+            ends,
+            v6: key.v6,
+            tunnel: key.tunnel,
+            depth: fragment.cursor.depth,
+            tags: fragment.cursor.tags,
+        };
+        Self { bytes, surroundings: Some(surroundings) }
+    }
+
     /// Returns where to go on: the payload and what it begins with. `None` before the first datagram.
-    pub(crate) fn resume(&self) -> Option<(Cursor<'_>, Next)> {
-        let s = self.surroundings?;
+    pub(crate) fn resume(&self) -> Option<(Cursor<'_>, Next<'_>)> {
+        let s = self.surroundings.as_ref()?;
         let cursor = Cursor {
             bytes: &self.bytes,
             cut: 0,
             bound: LengthSource::Assembled,
-            tunnel: s.key.tunnel,
+            tunnel: s.tunnel,
             depth: s.depth,
             tags: s.tags,
         };
-        Some((cursor, Next::Transport { number: s.next_number, ends: s.key.ends }))
+        let ends = if s.v6 { Ends::V6(&s.ends) } else { Ends::V4(s.ends.first_chunk()?) };
+        Some((cursor, Next::Transport { number: s.next_number, ends }))
     }
 }
 
@@ -155,7 +180,7 @@ impl Defrag {
                         counters.fragments_duplicate_total += 1;
                         return Ok(());
                     }
-                    Overlap::Conflicts if fragment.key.ends.v6 => {
+                    Overlap::Conflicts if fragment.key.v6 => {
                         counters.fragments_overlapping_total += 1;
                         self.reject(&fragment.key, counters);
                         return Err(DecodeError::FragmentOverlap);
@@ -222,13 +247,7 @@ impl Defrag {
         for piece in datagram.pieces.values() {
             bytes.extend_from_slice(piece);
         }
-        let surroundings = Surroundings {
-            next_number: datagram.number,
-            key: fragment.key,
-            depth: fragment.cursor.depth,
-            tags: fragment.cursor.tags,
-        };
-        Some(Whole { bytes, surroundings: Some(surroundings) })
+        Some(Whole::new(bytes, datagram.number, fragment))
     }
 
     /// Gives up what has waited too long.
@@ -344,7 +363,6 @@ impl Datagram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::walk::Ends;
     use offpath_types::Host;
 
     struct Bench {
@@ -360,8 +378,8 @@ mod tests {
         }
 
         fn add(&mut self, id: u32, v6: bool, start: u32, bytes: &[u8], more: bool) -> Added {
-            let ends = Ends { src: Host::from_v4([1; 4]), dst: Host::from_v4([2; 4]), v6 };
-            let key = FragmentKey { id, number: if v6 { 0 } else { 6 }, tunnel: 0, ends };
+            let (src, dst) = (Host::from_v4([1; 4]), Host::from_v4([2; 4]));
+            let key = FragmentKey { id, number: if v6 { 0 } else { 6 }, tunnel: 0, src, dst, v6 };
             let cursor = Cursor::new(bytes, bytes.len() as u32);
             let fragment = Fragment { key, offset: start, more, number: 6, cursor };
             let time = Timestamp::from_parts(self.now_secs, 0);

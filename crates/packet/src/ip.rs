@@ -6,9 +6,9 @@
 
 use etherparse::err::{ipv4, ipv6, tcp};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
-use offpath_types::{FlowKey, Host, Peer, TunnelId};
+use offpath_types::{FlowKey, Peer, TunnelId};
 
-use crate::walk::{Context, Cursor, Ends, Fragment, FragmentKey, Leaf, Next, Step};
+use crate::walk::{Context, Cursor, Ends, Next, Step, Stop};
 use crate::{DecodeError, Layer, LengthSource, SeqNum, TcpFlags, TcpSegment, tunnel};
 
 /// Protocol number of TCP.
@@ -40,15 +40,21 @@ pub(crate) fn ipv4<'b>(c: &mut Cursor<'b>) -> Step<'b> {
         c.bound_to(total_len, LengthSource::Ipv4);
     }
     c.skip(header_len, Layer::Ipv4)?;
-    let ends =
-        Ends { src: Host::from_v4(header.source()), dst: Host::from_v4(header.destination()), v6: false };
     let number = header.protocol().0;
+    let ends = match header.slice().get(12..).and_then(<[u8]>::first_chunk) {
+        Some(ends) => Ends::V4(ends),
+        None => return Err(c.truncated(Layer::Ipv4, 20).into()),
+    };
     if !header.is_fragmenting_payload() {
         return Ok(Next::Transport { number, ends });
     }
-    let key = FragmentKey { id: u32::from(header.identification()), number, tunnel: c.tunnel, ends };
-    let offset = u32::from(header.fragments_offset().value()) * 8;
-    Err(Leaf::Fragment(Fragment { key, offset, more: header.more_fragments(), number, cursor: *c }))
+    Err(Stop::Fragment {
+        ends,
+        id: u32::from(header.identification()),
+        offset: u32::from(header.fragments_offset().value()) * 8,
+        more: header.more_fragments(),
+        number,
+    })
 }
 
 #[inline]
@@ -63,21 +69,23 @@ pub(crate) fn ipv6<'b>(c: &mut Cursor<'b>) -> Step<'b> {
     if payload_len != 0 {
         c.bound_to(payload_len, LengthSource::Ipv6);
     }
-    let ends =
-        Ends { src: Host::from_v6(header.source()), dst: Host::from_v6(header.destination()), v6: true };
+    let ends = match header.slice().last_chunk() {
+        Some(ends) => Ends::V6(ends),
+        None => return Err(c.truncated(Layer::Ipv6, 40).into()),
+    };
     Ok(Next::Transport { number: header.next_header().0, ends })
 }
 
 /// Goes on after an IP header, extension header or completed datagram that announces `number`.
-pub(crate) fn transport<'b>(context: &Context, c: &mut Cursor<'b>, number: u8, ends: Ends) -> Step<'b> {
+pub(crate) fn transport<'b>(context: &Context, c: &mut Cursor<'b>, number: u8, ends: Ends<'b>) -> Step<'b> {
     match number {
         // Hop-by-hop, routing, destination options, mobility, HIP, Shim6: length in units of 8 bytes.
-        0 | 43 | 60 | 135 | 139 | 140 if ends.v6 => {
+        0 | 43 | 60 | 135 | 139 | 140 if matches!(ends, Ends::V6(_)) => {
             let [next, units] = *c.take::<2>(Layer::IpExtension)?;
             c.skip(usize::from(units) * 8 + 6, Layer::IpExtension)?;
             Ok(Next::Transport { number: next, ends })
         }
-        44 if ends.v6 => {
+        44 if matches!(ends, Ends::V6(_)) => {
             let header = c.take::<8>(Layer::IpExtension)?;
             let field = u16::from_be_bytes([header[2], header[3]]);
             let (offset, more) = (u32::from(field & 0xfff8), field & 1 == 1);
@@ -86,8 +94,7 @@ pub(crate) fn transport<'b>(context: &Context, c: &mut Cursor<'b>, number: u8, e
                 return Ok(Next::Transport { number: header[0], ends });
             }
             let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let key = FragmentKey { id, number: 0, tunnel: c.tunnel, ends };
-            Err(Leaf::Fragment(Fragment { key, offset, more, number: header[0], cursor: *c }))
+            Err(Stop::Fragment { ends, id, offset, more, number: header[0] })
         }
         // AH: length in units of 4 bytes, minus 2. What follows is in the clear.
         51 => {
@@ -95,34 +102,39 @@ pub(crate) fn transport<'b>(context: &Context, c: &mut Cursor<'b>, number: u8, e
             c.skip(usize::from(units) * 4 + 6, Layer::IpExtension)?;
             Ok(Next::Transport { number: next, ends })
         }
-        4 => c.enter(context).map(|()| Next::Ipv4).map_err(Leaf::from),
-        41 => c.enter(context).map(|()| Next::Ipv6).map_err(Leaf::from),
+        4 => c.enter(context).map(|()| Next::Ipv4).map_err(Stop::from),
+        41 => c.enter(context).map(|()| Next::Ipv6).map_err(Stop::from),
         47 => tunnel::gre(context, c),
         97 => tunnel::ether_ip(context, c),
         // MPLS in IP (RFC 4023), Ethernet in IPv6 (RFC 8986).
-        137 => c.enter(context).map(|()| Next::Mpls).map_err(Leaf::from),
-        143 => c.enter(context).map(|()| Next::Ethernet).map_err(Leaf::from),
+        137 => c.enter(context).map(|()| Next::Mpls).map_err(Stop::from),
+        143 => c.enter(context).map(|()| Next::Ethernet).map_err(Stop::from),
         17 => tunnel::udp(context, c),
         // The packet that an ICMP error quotes was seen, or will be, as itself.
-        1 | 58 => Err(Leaf::Icmp),
-        _ => Err(Leaf::IpOther),
+        1 | 58 => Err(Stop::Icmp),
+        _ => Err(Stop::IpOther),
     }
 }
 
 #[inline]
-pub(crate) fn tcp<'b>(context: &Context, c: &mut Cursor<'b>, ends: &Ends) -> Leaf<'b> {
+pub(crate) fn tcp<'b>(
+    context: &Context,
+    c: &mut Cursor<'b>,
+    ends: Ends<'_>,
+) -> Result<TcpSegment<'b>, DecodeError> {
     let header = match TcpHeaderSlice::from_slice(c.bytes) {
         Ok(header) => header,
-        Err(error) => return tcp_error(c, &error).into(),
+        Err(error) => return Err(tcp_error(c, &error)),
     };
     let header_len = header.slice().len();
     let wire_len = c.wire_len();
+    let (src, dst) = ends.hosts();
     let (key, side) = FlowKey::new(
-        Peer { host: ends.src, port: header.source_port() },
-        Peer { host: ends.dst, port: header.destination_port() },
+        Peer { host: src, port: header.source_port() },
+        Peer { host: dst, port: header.destination_port() },
         TunnelId(c.tunnel),
     );
-    Leaf::Tcp(TcpSegment {
+    Ok(TcpSegment {
         time: context.time,
         key,
         side,

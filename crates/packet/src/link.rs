@@ -3,7 +3,7 @@
 //! Sources: IEEE 802.3 and 802.1Q, RFC 1042 (SNAP), RFC 1661/1662 (PPP), RFC 2516 (PPPoE),
 //! <https://www.tcpdump.org/linktypes.html>.
 
-use crate::walk::{Context, Cursor, IdKind, Leaf, Next, Step};
+use crate::walk::{Context, Cursor, IdKind, Next, Step, Stop};
 use crate::{Layer, LengthSource};
 
 /// Values of an EtherType field below this are lengths (IEEE 802.3 §3.2.6).
@@ -17,7 +17,7 @@ pub(crate) fn ethernet<'b>(c: &mut Cursor<'b>) -> Step<'b> {
 
 /// Reads the last field of an Ethernet header or VLAN tag.
 #[inline]
-fn type_or_length(c: &mut Cursor<'_>, field: u16) -> Next {
+fn type_or_length(c: &mut Cursor<'_>, field: u16) -> Next<'static> {
     if field >= ETHER_TYPE_MIN {
         return Next::EtherType(field);
     }
@@ -42,7 +42,7 @@ pub(crate) fn ether_type<'b>(context: &Context, c: &mut Cursor<'b>, number: u16)
         0x8847 | 0x8848 => Ok(Next::Mpls),
         0x8864 => pppoe(c),
         0x894f => Ok(Next::Nsh),
-        _ => Err(Leaf::NonIp),
+        _ => Err(Stop::NonIp),
     }
 }
 
@@ -54,11 +54,11 @@ pub(crate) fn llc<'b>(c: &mut Cursor<'b>) -> Step<'b> {
             match snap {
                 // RFC 1042, and the "bridge tunnel" code of 802.1H.
                 [0, 0, 0x00 | 0xf8, high, low] => Ok(Next::EtherType(u16::from_be_bytes([*high, *low]))),
-                _ => Err(Leaf::NonIp),
+                _ => Err(Stop::NonIp),
             }
         }
         [0x06, 0x06, 0x03] => Ok(Next::Ipv4),
-        _ => Err(Leaf::NonIp),
+        _ => Err(Stop::NonIp),
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn loopback<'b>(c: &mut Cursor<'b>, either_order: bool) -> Step<'b> {
     };
     let network = known(u32::from_be_bytes(*family));
     let swapped = if either_order { known(u32::from_le_bytes(*family)) } else { None };
-    network.or(swapped).ok_or(Leaf::NonIp)
+    network.or(swapped).ok_or(Stop::NonIp)
 }
 
 pub(crate) fn cooked<'b>(c: &mut Cursor<'b>) -> Step<'b> {
@@ -86,7 +86,7 @@ pub(crate) fn cooked2<'b>(c: &mut Cursor<'b>) -> Step<'b> {
     Ok(cooked_protocol(u16::from_be_bytes([header[0], header[1]])))
 }
 
-fn cooked_protocol(number: u16) -> Next {
+fn cooked_protocol(number: u16) -> Next<'static> {
     // 4: an 802.2 frame (LINUX_SLL_P_802_2); other small values are no EtherTypes and end as non-IP.
     if number == 4 { Next::Llc } else { Next::EtherType(number) }
 }
@@ -100,7 +100,7 @@ fn pppoe<'b>(c: &mut Cursor<'b>) -> Step<'b> {
     let header = c.take::<6>(Layer::Pppoe)?;
     // Version 1, type 1, code 0: session data (RFC 2516 §4).
     if header[0] != 0x11 || header[1] != 0 {
-        return Err(Leaf::NonIp);
+        return Err(Stop::NonIp);
     }
     c.bound_to(usize::from(u16::from_be_bytes([header[4], header[5]])), LengthSource::Pppoe);
     Ok(Next::Ppp)
@@ -127,6 +127,6 @@ pub(crate) fn ppp<'b>(c: &mut Cursor<'b>) -> Step<'b> {
         0x0021 => Ok(Next::Ipv4),
         0x0057 => Ok(Next::Ipv6),
         0x0281 | 0x0283 => Ok(Next::Mpls),
-        _ => Err(Leaf::NonIp),
+        _ => Err(Stop::NonIp),
     }
 }

@@ -7,7 +7,7 @@
 //! A UDP port is only a hint: a payload that does not look like the port's tunnel is left as UDP. Once the
 //! tunnel header is accepted, what is wrong inside it is an error like anywhere else.
 
-use crate::walk::{Context, Cursor, IdKind, Leaf, Next, Step};
+use crate::walk::{Context, Cursor, IdKind, Next, Step, Stop};
 use crate::{Layer, LengthSource};
 
 const fn be16(high: u8, low: u8) -> u16 {
@@ -40,7 +40,7 @@ pub(crate) fn mpls<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
             Ok(Next::Ethernet)
         }
         // Associated channel: operation and maintenance (RFC 4385 §5).
-        1 if !begins_with_ethernet(bytes) => Err(Leaf::NonIp),
+        1 if !begins_with_ethernet(bytes) => Err(Stop::NonIp),
         _ => {
             c.enter(context)?;
             Ok(Next::Ethernet)
@@ -78,7 +78,7 @@ pub(crate) fn nsh<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         2 => Ok(Next::Ipv6),
         3 => Ok(Next::Ethernet),
         5 => Ok(Next::Mpls),
-        _ => Err(Leaf::NonIp),
+        _ => Err(Stop::NonIp),
     }
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn ether_ip<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     c.enter(context)?;
     let header = c.take::<2>(Layer::EtherIp)?;
     if header[0] >> 4 != 3 {
-        return Err(Leaf::IpOther);
+        return Err(Stop::IpOther);
     }
     Ok(Next::Ethernet)
 }
@@ -103,7 +103,7 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     match version & 7 {
         0 => {}
         1 => return pptp(c, flags, version, protocol),
-        _ => return Err(Leaf::IpOther),
+        _ => return Err(Stop::IpOther),
     }
     if flags & (CHECKSUM | ROUTING) != 0 {
         c.skip(4, Layer::Gre)?;
@@ -151,19 +151,19 @@ fn erspan<'b>(c: &mut Cursor<'b>) -> Step<'b> {
             // Frame type 2 is a bare IP packet.
             if (more[2] >> 2) & 0x1f == 2 { Ok(Next::Ip) } else { Ok(Next::Ethernet) }
         }
-        _ => Err(Leaf::NonIp),
+        _ => Err(Stop::NonIp),
     }
 }
 
 /// Enhanced GRE: PPP with payload length and call id in place of the key.
 fn pptp<'b>(c: &mut Cursor<'b>, flags: u8, version: u8, protocol: u16) -> Step<'b> {
     if protocol != 0x880b {
-        return Err(Leaf::IpOther);
+        return Err(Stop::IpOther);
     }
     let key = c.take::<4>(Layer::Gre)?;
     // Without a sequence number there is no payload, only an acknowledgement.
     if flags & 0x10 == 0 {
-        return Err(Leaf::IpOther);
+        return Err(Stop::IpOther);
     }
     c.skip(if version & 0x80 != 0 { 8 } else { 4 }, Layer::Gre)?;
     c.bound_to(usize::from(be16(key[0], key[1])), LengthSource::Gre);
@@ -187,7 +187,7 @@ pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         _ if src == 3544 => teredo(c),
         _ => None,
     };
-    let next = inner.ok_or(Leaf::Udp)?;
+    let next = inner.ok_or(Stop::Udp)?;
     c.enter(context)?;
     Ok(next)
 }
@@ -203,7 +203,7 @@ fn id24(high: u8, mid: u8, low: u8) -> u32 {
     u32::from_be_bytes([0, high, mid, low])
 }
 
-fn vxlan(c: &mut Cursor<'_>) -> Option<Next> {
+fn vxlan(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     let header = head::<8>(c)?;
     // The id must be valid; the group policy extension may add its flag; the last byte is reserved.
     if header[0] & !0x80 != 0x08 || header[7] != 0 {
@@ -213,7 +213,7 @@ fn vxlan(c: &mut Cursor<'_>) -> Option<Next> {
     Some(Next::Ethernet)
 }
 
-fn vxlan_gpe(c: &mut Cursor<'_>) -> Option<Next> {
+fn vxlan_gpe(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     let header = head::<8>(c)?;
     // Version 0, id valid, no maintenance packet.
     if header[0] & 0x39 != 0x08 {
@@ -231,7 +231,7 @@ fn vxlan_gpe(c: &mut Cursor<'_>) -> Option<Next> {
     }
 }
 
-fn geneve(c: &mut Cursor<'_>) -> Option<Next> {
+fn geneve(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     let header = head::<8>(c)?;
     // Version 0, no control packet, last byte reserved.
     if header[0] >> 6 != 0 || header[1] & 0x80 != 0 || header[7] != 0 {
@@ -245,7 +245,7 @@ fn geneve(c: &mut Cursor<'_>) -> Option<Next> {
     }
 }
 
-fn gtp(c: &mut Cursor<'_>) -> Option<Next> {
+fn gtp(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     const EXTENSION: u8 = 0x04;
 
     let header = head::<8>(c)?;
@@ -266,7 +266,7 @@ fn gtp(c: &mut Cursor<'_>) -> Option<Next> {
     by_version(c)
 }
 
-fn teredo(c: &mut Cursor<'_>) -> Option<Next> {
+fn teredo(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     // Authentication: id and value of given lengths, nonce, confirmation byte.
     if let [0, 1, id_len, value_len, ..] = *c.bytes {
         c.bytes = c.bytes.get(usize::from(id_len) + usize::from(value_len) + 13..)?;
@@ -281,7 +281,7 @@ fn teredo(c: &mut Cursor<'_>) -> Option<Next> {
     }
 }
 
-fn by_version(c: &Cursor<'_>) -> Option<Next> {
+fn by_version(c: &Cursor<'_>) -> Option<Next<'static>> {
     match c.bytes.first()? >> 4 {
         4 => Some(Next::Ipv4),
         6 => Some(Next::Ipv6),

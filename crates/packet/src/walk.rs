@@ -144,17 +144,35 @@ fn bump(count: &mut u8, context: &Context) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// The two addresses of an IP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ends {
-    pub(crate) src: Host,
-    pub(crate) dst: Host,
-    pub(crate) v6: bool,
+/// The two addresses of an IP packet, where its header has them: source, then destination.
+// References, so that a step inwards is a few registers: hosts are made once, at the end.
+#[derive(Clone, Copy)]
+pub(crate) enum Ends<'b> {
+    V4(&'b [u8; 8]),
+    V6(&'b [u8; 32]),
+}
+
+impl Ends<'_> {
+    /// Returns source and destination.
+    #[inline]
+    pub(crate) fn hosts(&self) -> (Host, Host) {
+        match self {
+            Self::V4([a, b, c, d, e, f, g, h]) => {
+                (Host::from_v4([*a, *b, *c, *d]), Host::from_v4([*e, *f, *g, *h]))
+            }
+            Self::V6(bytes) => {
+                let (mut src, mut dst) = ([0; 16], [0; 16]);
+                src.copy_from_slice(&bytes[..16]);
+                dst.copy_from_slice(&bytes[16..]);
+                (Host::from_v6(src), Host::from_v6(dst))
+            }
+        }
+    }
 }
 
 /// What the next byte begins.
 #[derive(Clone, Copy)]
-pub(crate) enum Next {
+pub(crate) enum Next<'b> {
     Ethernet,
     EtherType(u16),
     Llc,
@@ -168,21 +186,29 @@ pub(crate) enum Next {
     Ip,
     Ipv4,
     Ipv6,
-    Transport { number: u8, ends: Ends },
+    Transport { number: u8, ends: Ends<'b> },
 }
 
 /// What a walk ended at.
 pub(crate) enum Leaf<'b> {
     Tcp(TcpSegment<'b>),
+    Fragment(Fragment<'b>),
+    Other(Stop<'b>),
+}
+
+/// Why a step does not lead further inwards.
+// Small, for the same reason as `Ends`.
+#[derive(Clone, Copy)]
+pub(crate) enum Stop<'b> {
     Udp,
     Icmp,
     IpOther,
     NonIp,
-    Fragment(Fragment<'b>),
+    Fragment { ends: Ends<'b>, id: u32, offset: u32, more: bool, number: u8 },
     Error(DecodeError),
 }
 
-impl From<DecodeError> for Leaf<'_> {
+impl From<DecodeError> for Stop<'_> {
     #[inline]
     fn from(error: DecodeError) -> Self {
         Self::Error(error)
@@ -210,15 +236,17 @@ pub(crate) struct FragmentKey {
     /// Protocol of IPv4; 0 for IPv6, where it is not part of the key.
     pub(crate) number: u8,
     pub(crate) tunnel: u64,
-    pub(crate) ends: Ends,
+    pub(crate) src: Host,
+    pub(crate) dst: Host,
+    pub(crate) v6: bool,
 }
 
 /// One step inwards, or where the walk ends.
-pub(crate) type Step<'b> = Result<Next, Leaf<'b>>;
+pub(crate) type Step<'b> = Result<Next<'b>, Stop<'b>>;
 
 /// Returns how frames of `link` begin.
 #[inline]
-pub(crate) fn first_layer(link: LinkType) -> Result<Next, DecodeError> {
+pub(crate) fn first_layer<'b>(link: LinkType) -> Result<Next<'b>, DecodeError> {
     Ok(match link {
         LinkType::Ethernet => Next::Ethernet,
         LinkType::Null => Next::Loopback { either_order: true },
@@ -236,14 +264,19 @@ pub(crate) fn first_layer(link: LinkType) -> Result<Next, DecodeError> {
 
 /// Walks from `next` inwards and returns what it ends at.
 #[inline]
-pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next) -> Leaf<'b> {
+pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next<'b>) -> Leaf<'b> {
     let c = &mut cursor;
     loop {
         let step = match next {
             Next::Ethernet => link::ethernet(c),
             Next::EtherType(0x0800) | Next::Ipv4 => ip::ipv4(c),
             Next::EtherType(0x86dd) | Next::Ipv6 => ip::ipv6(c),
-            Next::Transport { number: ip::TCP, ends } => return ip::tcp(context, c, &ends),
+            Next::Transport { number: ip::TCP, ends } => {
+                return match ip::tcp(context, c, ends) {
+                    Ok(segment) => Leaf::Tcp(segment),
+                    Err(error) => Leaf::Other(Stop::Error(error)),
+                };
+            }
             Next::Transport { number, ends } => ip::transport(context, c, number, ends),
             Next::EtherType(number) => link::ether_type(context, c, number),
             Next::Llc => link::llc(c),
@@ -258,7 +291,25 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
         };
         match step {
             Ok(inner) => next = inner,
-            Err(leaf) => return leaf,
+            Err(Stop::Fragment { ends, id, offset, more, number }) => {
+                return Leaf::Fragment(fragment(&cursor, ends, id, offset, more, number));
+            }
+            Err(stop) => return Leaf::Other(stop),
         }
     }
+}
+
+#[cold]
+fn fragment<'b>(
+    c: &Cursor<'b>,
+    ends: Ends<'b>,
+    id: u32,
+    offset: u32,
+    more: bool,
+    number: u8,
+) -> Fragment<'b> {
+    let (src, dst) = ends.hosts();
+    let v6 = matches!(ends, Ends::V6(_));
+    let key = FragmentKey { id, number: if v6 { 0 } else { number }, tunnel: c.tunnel, src, dst, v6 };
+    Fragment { key, offset, more, number, cursor: *c }
 }
