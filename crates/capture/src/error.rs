@@ -182,6 +182,11 @@ pub enum Damage {
         /// The interface.
         interface: u32,
     },
+    /// A section is of a version that is not known; its frames are not read.
+    SectionVersionUnknown {
+        /// The major version; 1 is known.
+        major: u16,
+    },
     /// A section has more interfaces than are believed.
     TooManyInterfaces,
     /// A section header, interface description or secrets block can't be read.
@@ -215,6 +220,9 @@ impl fmt::Display for Damage {
             }
             Self::InterfaceUnknown { interface } => {
                 write!(f, "a frame names interface {interface}, which was not described")
+            }
+            Self::SectionVersionUnknown { major } => {
+                write!(f, "a section has version {major}, only 1 is known")
             }
             Self::TooManyInterfaces => f.write_str("a section describes too many interfaces"),
             Self::BlockInvalid { block_type } => write!(f, "a block of type {block_type:#x} can't be read"),

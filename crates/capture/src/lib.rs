@@ -27,6 +27,10 @@ mod reader;
 mod snoop;
 mod source;
 mod sys;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Damage, FileProblem, PrivilegeError, SourceError};
 pub use faulty::{FaultOptions, FaultySource};

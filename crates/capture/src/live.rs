@@ -300,3 +300,162 @@ fn open_failed(interface: &str, e: &Error) -> SourceError {
     }
     SourceError::Live { interface, message }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Tells the UDP payload's 8-byte number of a frame on `lo` that goes to `port`.
+    fn number(frame: &Frame<'_>, port: u16) -> Option<u64> {
+        // Ethernet 14 or cooked v1 16 / v2 20, then IPv4 20, then UDP 8.
+        let link = match frame.link {
+            LinkType::Ethernet => 14,
+            LinkType::LinuxSll => 16,
+            LinkType::LinuxSll2 => 20,
+            _ => return None,
+        };
+        let udp = frame.bytes.get(link + 20..)?;
+        let to = u16::from_be_bytes(*udp.get(2..)?.first_chunk()?);
+        (to == port).then(|| udp.get(8..)?.first_chunk().map(|n| u64::from_be_bytes(*n)))?
+    }
+
+    fn options(interface: &str, filter: &str) -> LiveOptions {
+        LiveOptions { filter: filter.to_owned(), ring_bytes: 4 << 20, ..LiveOptions::new(interface) }
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let rows = [
+            ("snaplen", LiveOptions { snaplen: 0, ..LiveOptions::new("lo") }),
+            ("ring size", LiveOptions { ring_bytes: 1000, ..LiveOptions::new("lo") }),
+            ("ring size", LiveOptions { ring_bytes: u32::MAX, ..LiveOptions::new("lo") }),
+            ("worker", LiveOptions { worker: 2, workers: 2, ..LiveOptions::new("lo") }),
+        ];
+        for (name, options) in rows {
+            match LiveSource::open(&options) {
+                Err(SourceError::Option { option, .. }) => assert_eq!(option, name),
+                other => panic!("{name}: {:?}", other.err()),
+            }
+        }
+    }
+
+    /// `cargo test -p offpath-capture -- --ignored live` as root; needs nothing but `lo`.
+    #[test]
+    #[ignore = "needs root: run by make lab"]
+    #[expect(clippy::disallowed_methods, reason = "the test measures time")]
+    fn live_frames_on_lo_and_any_come_within_100_ms() {
+        for interface in ["lo", "any"] {
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let port = receiver.local_addr().unwrap().port();
+            let mut source =
+                LiveSource::open(&options(interface, &format!("udp and dst port {port}"))).unwrap();
+            // A quiet link: the first poll says so at once, the second after the poll time.
+            let start = Instant::now();
+            let mut idle = Vec::new();
+            for _ in 0..3 {
+                match source.next_frame().unwrap() {
+                    Polled::Idle(t) => idle.push(t),
+                    other => panic!("{interface}: {other:?}"),
+                }
+            }
+            let waited = start.elapsed();
+            assert!((150..400).contains(&waited.as_millis()), "{interface}: {waited:?}");
+            assert!(idle.is_sorted());
+            let lag = now().nanos_since(idle[2]);
+            assert!((IDLE_LAG_NANOS..IDLE_LAG_NANOS + 150_000_000).contains(&lag), "{lag}");
+
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut worst = Duration::ZERO;
+            let mut sum = Duration::ZERO;
+            let mut seen = 0;
+            for n in 0..50u64 {
+                std::thread::sleep(Duration::from_millis(7));
+                let mut payload = n.to_be_bytes().to_vec();
+                payload.resize(if n == 49 { 30_000 } else { 100 }, 0);
+                let sent = Instant::now();
+                let sent_at = now();
+                sender.send_to(&payload, ("127.0.0.1", port)).unwrap();
+                // `any` shows a frame of `lo` twice: going out and coming in.
+                loop {
+                    if let Polled::Frame(f) = source.next_frame().unwrap()
+                        && number(&f, port) == Some(n)
+                    {
+                        assert!(f.wire_len as usize > payload.len() && f.bytes.len() == f.wire_len as usize);
+                        let age = f.time.nanos_since(sent_at);
+                        assert!(f.time >= sent_at && age < 50_000_000, "{interface}: stamped {age} ns late");
+                        break;
+                    }
+                    assert!(sent.elapsed() < Duration::from_secs(2), "{interface}: frame {n} never came");
+                }
+                seen += 1;
+                worst = worst.max(sent.elapsed());
+                sum += sent.elapsed();
+            }
+            println!("{interface}: {seen} frames, mean {:?}, worst {worst:?}", sum / seen);
+            assert!(worst < Duration::from_millis(100), "{interface}: {worst:?}");
+            source.refresh();
+            let c = source.counters();
+            assert!(c.frames_total >= 50 && c.kernel_received >= c.frames_total, "{c:?}");
+            assert_eq!((c.kernel_dropped, c.time_backwards_total), (0, 0), "{c:?}");
+        }
+    }
+
+    /// Each flow belongs to one worker, with both directions; nothing is seen twice.
+    #[test]
+    #[ignore = "needs root: run by make lab"]
+    #[expect(clippy::disallowed_methods, reason = "the test measures time")]
+    fn live_workers_share_an_interface_by_flow() {
+        let a = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = a.local_addr().unwrap().port();
+        let mut workers: Vec<LiveSource> = (0..2)
+            .map(|worker| {
+                let filter = format!("udp and port {port}");
+                LiveSource::open(&LiveOptions { worker, workers: 2, poll_ms: 1, ..options("lo", &filter) })
+                    .unwrap()
+            })
+            .collect();
+        let flows = 60;
+        for n in 0..flows {
+            let b = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let payload = (n as u64).to_be_bytes();
+            b.send_to(&payload, ("127.0.0.1", port)).unwrap();
+            a.send_to(&payload, b.local_addr().unwrap()).unwrap();
+        }
+        // Which workers saw flow n, once per frame. The payload starts at 14 + 20 + 8.
+        let mut seen: Vec<Vec<usize>> = vec![Vec::new(); flows];
+        let until = Instant::now() + Duration::from_millis(400);
+        while Instant::now() < until {
+            for (i, worker) in workers.iter_mut().enumerate() {
+                if let Polled::Frame(f) = worker.next_frame().unwrap() {
+                    let n = u64::from_be_bytes(*f.bytes[42..].first_chunk().unwrap());
+                    seen[n as usize].push(i);
+                }
+            }
+        }
+        for (n, who) in seen.iter().enumerate() {
+            assert_eq!(who.len(), 2, "flow {n}: each direction once: {who:?}");
+            assert_eq!(who[0], who[1], "flow {n}: both directions at one worker");
+        }
+        let of_first = seen.iter().filter(|who| who[0] == 0).count();
+        assert!((10..50).contains(&of_first), "{of_first} of {flows} flows at the first worker");
+    }
+
+    #[test]
+    #[ignore = "needs root: run by make lab"]
+    fn live_errors_say_what_to_do() {
+        let error = |o: &LiveOptions| LiveSource::open(o).err().unwrap().to_string();
+        let e = error(&options("nope0", ""));
+        assert!(e.contains("no interface nope0; there are: ") && e.contains("lo"), "{e}");
+        let e = error(&options("lo", "tcp port banana"));
+        assert!(e.contains("bad capture filter `tcp port banana`") && e.contains("banana"), "{e}");
+        let mut clash = options("lo", "");
+        (clash.workers, clash.fanout_group) = (2, 4711);
+        let _first = LiveSource::open(&clash).unwrap();
+        clash.interface = "any".to_owned();
+        let e = error(&clash);
+        assert!(e.contains("cannot join fanout group 4711 on any"), "{e}");
+    }
+}

@@ -59,8 +59,8 @@ impl Scale {
         }
         match n {
             0..=9 => Self::Times(10u64.pow(9 - u32::from(n))),
-            // Finer than 10^-28 s a 64-bit count is less than a nanosecond.
-            _ => Self::Over(10u64.checked_pow(u32::from(n) - 9).unwrap_or(u64::MAX)),
+            // In units finer than 10^-28 s a 64-bit count stays below a nanosecond.
+            _ => 10u64.checked_pow(u32::from(n) - 9).map_or(Self::Times(0), Self::Over),
         }
     }
 
@@ -99,6 +99,8 @@ impl Interface {
 
 pub(crate) struct Ng {
     big: bool,
+    /// The section has another major version: its blocks are passed over.
+    foreign: bool,
     interfaces: Vec<Interface>,
     /// Simple packets have no time of their own.
     newest: Timestamp,
@@ -121,7 +123,12 @@ impl Ng {
 
     /// Makes a reader for the section that starts with `start`; `None` where its byte order is unknown.
     pub(crate) fn new(start: &[u8]) -> Option<Self> {
-        Some(Self { big: section_order(start)?, interfaces: Vec::new(), newest: Timestamp::ZERO })
+        Some(Self {
+            big: section_order(start)?,
+            foreign: false,
+            interfaces: Vec::new(),
+            newest: Timestamp::ZERO,
+        })
     }
 
     /// Finds the next frame in `buf`.
@@ -151,7 +158,7 @@ impl Ng {
                 STATISTICS => 24,
                 _ => 12,
             };
-            if len < least || len % 4 != 0 {
+            if len < least || !len.is_multiple_of(4) {
                 return Step::Bad { what: Damage::LengthInvalid { len }, skip: None };
             }
             if len > FRAME_BYTES_MAX {
@@ -167,14 +174,15 @@ impl Ng {
                 return Step::Bad { what: Damage::LengthsDiffer { first: len, second }, skip: None };
             }
             let read = match block_type {
+                other if self.foreign && other != SECTION => {
+                    books.counters.blocks_skipped_total += 1;
+                    Ok(())
+                }
                 ENHANCED_PACKET | OLD_PACKET | SIMPLE_PACKET => match self.packet(block_type, block) {
                     Ok(meta) => return Step::Frame(meta),
                     Err(what) => Err(what),
                 },
-                SECTION => {
-                    self.interfaces.clear();
-                    Ok(())
-                }
+                SECTION => self.section(block),
                 INTERFACE => self.interface(block),
                 STATISTICS => {
                     self.statistics(block, books);
@@ -222,6 +230,14 @@ impl Ng {
     }
 
     #[cold]
+    fn section(&mut self, block: &[u8]) -> Result<(), Damage> {
+        self.interfaces.clear();
+        let major = u16_at(block, 12, self.big);
+        self.foreign = major != 1;
+        if self.foreign { Err(Damage::SectionVersionUnknown { major }) } else { Ok(()) }
+    }
+
+    #[cold]
     fn interface(&mut self, block: &[u8]) -> Result<(), Damage> {
         if self.interfaces.len() >= INTERFACES_MAX {
             return Err(Damage::TooManyInterfaces);
@@ -232,8 +248,15 @@ impl Ng {
             pcap_parser::parse_interfacedescriptionblock_le(block)
         };
         // A description whose options can't be read still counts: packets name interfaces by number.
-        let (resolution, offset_secs) =
-            parsed.as_ref().map_or((6, 0), |(_, face)| (face.if_tsresol, face.if_tsoffset));
+        let (mut resolution, mut offset_secs) = (6, 0);
+        if let Ok((_, face)) = &parsed {
+            resolution = face.if_tsresol;
+            // The parser's own `if_tsoffset` is little-endian in any file (0.17.0), so take the bytes.
+            let option = face.options.iter().find(|o| o.code == pcap_parser::OptionCode::IfTsoffset);
+            if let Some(&bytes) = option.and_then(|o| o.value().first_chunk::<8>()) {
+                offset_secs = if self.big { i64::from_be_bytes(bytes) } else { i64::from_le_bytes(bytes) };
+            }
+        }
         self.interfaces.push(Interface {
             link: LinkType::from_number(u32::from(u16_at(block, 8, self.big))),
             snaplen: u32_at(block, 12, self.big),
@@ -310,7 +333,7 @@ impl Ng {
         let big = if block_type == SECTION { section_order(head)? } else { self.big };
         let len = if block_type == SECTION { u32_at(head, 4, big) } else { len };
         let known = matches!(block_type, SECTION | INTERFACE..=ENHANCED_PACKET | SECRETS);
-        if !known || len % 4 != 0 || !(12..=FRAME_BYTES_USUAL + 64).contains(&len) {
+        if !known || !len.is_multiple_of(4) || !(12..=FRAME_BYTES_USUAL + 64).contains(&len) {
             return None;
         }
         let total = len as usize;

@@ -64,7 +64,13 @@ pub(crate) fn expand(named: &[PathBuf]) -> Result<Files, SourceError> {
 fn pattern(path: &Path) -> Result<Option<Vec<PathBuf>>, SourceError> {
     let Some(text) = path.to_str().filter(|t| t.contains(['*', '?', '['])) else { return Ok(None) };
     let bad = |message: String| SourceError::Pattern { pattern: text.to_owned(), message };
-    let mut files: Vec<_> = glob::glob(text)
+    // `*` leaves hidden files out, and crosses no `/`.
+    let like_a_shell = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    let mut files: Vec<_> = glob::glob_with(text, like_a_shell)
         .map_err(|e| bad(e.to_string()))?
         .filter_map(Result::ok)
         .filter(|p| !p.is_dir())
