@@ -34,6 +34,11 @@ impl TextArena {
         Self { bytes: Vec::with_capacity(capacity) }
     }
 
+    /// Makes room for `additional` more bytes, so that the pushes that follow allocate at most once.
+    pub fn reserve(&mut self, additional: usize) {
+        self.bytes.reserve(additional);
+    }
+
     /// Copies `text` in and returns where it is. Callers cap what they push; past 4 GiB nothing is kept.
     pub fn push(&mut self, text: &[u8]) -> Span {
         let (Ok(start), Ok(len)) = (u32::try_from(self.bytes.len()), u32::try_from(text.len())) else {

@@ -138,6 +138,8 @@ anomalies! {
     Repaired = "repaired",
     /// Overlapping TCP segments carried different bytes.
     OverlapConflict = "overlap_conflict",
+    /// A text (target, User-Agent, Referer, Location …) was longer than what is kept; its beginning was.
+    TextCapped = "text_capped",
 }
 
 const _: () = assert!(Anomaly::ALL.len() <= 64);

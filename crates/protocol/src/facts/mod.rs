@@ -1,71 +1,340 @@
 //! What a head and a body mean: from parsed heads and body bytes to the fields of a `Transaction`.
+//!
+//! In:  heads as framing found them, body bytes after dechunking. Out: texts, client, session, user,
+//! fingerprint, endpoint and login facts in the transaction.
+//!
+//! Secrets (session values, tokens, passwords, user names in bodies) leave only as keyed hashes; buffers that
+//! held them are wiped. Secret parameters in targets, Referer and Location are replaced by `REDACTED`:
+//! `url.original` equals the target as sent except for those values (which ones: see [`FactsConfig`] and
+//! `target::redact`). What a URL path itself holds (`/reset/<token>`) is kept as sent.
+//!
+//! Limits: every text is cut at [`FactsConfig::text_bytes_max`] and marked `text_capped`; 256 cookies and
+//! 32 forwarding hops per head; [`FactsConfig::body_inspect_bytes_max`] per body, marked `body_capped`.
 
 mod body;
+mod client;
 mod config;
+mod endpoint;
+mod field;
+mod fields;
+mod hash;
+mod hint;
+mod json;
+mod names;
+mod secret;
+mod session;
+mod stack;
+mod target;
 
 pub use body::BodyTap;
 pub use config::FactsConfig;
 
-use offpath_types::{IdentityKey, Transaction};
+use offpath_types::{
+    Anomaly, BodyHint, HttpVersion, IdentityKey, RedirectClass, Span, TextArena, Timestamp, Transaction,
+};
 
-use crate::head::{RequestHead, ResponseHead};
+use crate::head::{Header, RequestHead, ResponseHead};
+
+use body::{Format, Inflated, Readable};
+use client::{TrustedNets, Walk};
+use endpoint::PathWords;
+use field::Field;
+use fields::{Collector, Kind, hash_user};
+use hash::StableHash;
+use names::FieldNames;
+use secret::SecretBuf;
+use session::{BestCookie, Credentials, SESSION_BYTES_MAX, credentials};
+use stack::{Habits, Print};
+use target::Param;
 
 offpath_types::counters! {
     /// What was found in heads and bodies.
+    ///
+    /// Balance: `body_taps == bodies_read + bodies_unrecognised + bodies_empty`, plus the taps that the caller
+    /// still holds or has dropped; `body_bytes == body_bytes_kept + body_bytes_over_cap + body_bytes_after_gap`.
     pub struct FactsCounters {
         /// Request heads read.
         facts_request_heads_total,
         /// Response heads read.
         facts_response_heads_total,
+        /// Requests whose client was taken from a header of a trusted proxy.
+        facts_clients_forwarded_total,
+        /// Requests whose forwarding header could not be parsed on the way.
+        facts_forwarded_invalid_total,
+        /// Requests with a session.
+        facts_sessions_total,
+        /// Requests with more cookies than are looked at.
+        facts_cookies_capped_total,
+        /// Texts that were cut.
+        facts_texts_capped_total,
+        /// Texts in which a secret was replaced.
+        facts_texts_redacted_total,
+        /// Bodies that a tap was made for.
+        facts_body_taps_total,
+        /// Request bodies without a tap because of their type.
+        facts_bodies_type_unread_total,
+        /// Bodies without a tap because of their coding (br, zstd).
+        facts_bodies_coding_unread_total,
+        /// Tapped bodies that were read.
+        facts_bodies_read_total,
+        /// Tapped bodies that turned out to be nothing that has fields.
+        facts_bodies_unrecognised_total,
+        /// Tapped bodies without a byte.
+        facts_bodies_empty_total,
+        /// Bodies that could not be decoded as their headers say.
+        facts_bodies_decode_failed_total,
+        /// Body bytes handed in.
+        facts_body_bytes_total,
+        /// Body bytes kept for reading.
+        facts_body_bytes_kept_total,
+        /// Body bytes beyond the limit.
+        facts_body_bytes_over_cap_total,
+        /// Body bytes after a gap.
+        facts_body_bytes_after_gap_total,
+        /// Request bodies or queries with a password.
+        facts_passwords_total,
     }
 }
 
-/// Turns heads and bodies into facts about a transaction.
+/// Longest method that is kept.
+const METHOD_BYTES_MAX: usize = 64;
+/// Longest content type that is kept.
+const TYPE_BYTES_MAX: usize = 128;
+/// Room that is reserved for the response's texts.
+const RESPONSE_TEXT_BYTES: usize = 64;
+/// Taps that are kept for reuse.
+const SPARE_TAPS_MAX: usize = 16;
+
+/// Turns heads and bodies into facts about transactions. One per worker.
 pub struct Facts {
-    config: FactsConfig,
+    names: Names,
     key: IdentityKey,
+    text_bytes_max: usize,
+    body_bytes_max: usize,
+    scratch: SecretBuf,
+    inflated: SecretBuf,
+    /// Redacted texts and the endpoint on their way into the transaction.
+    target: Vec<u8>,
+    referrer: Vec<u8>,
+    path: Vec<u8>,
+    endpoint: Vec<u8>,
+    #[expect(clippy::vec_box, reason = "taps are handed out boxed: a pending one costs its owner one word")]
+    spare_taps: Vec<Box<BodyTap>>,
     counters: FactsCounters,
 }
 
+/// The configuration, ready for matching.
+struct Names {
+    trusted: TrustedNets,
+    client_header: Option<Box<[u8]>>,
+    session_cookies: Vec<Box<[u8]>>,
+    session_headers: Vec<Box<[u8]>>,
+    /// Bit n: some configured session or client header is n bytes long.
+    header_lengths: u64,
+    authorization_rank: Option<usize>,
+    users: FieldNames,
+    passwords: FieldNames,
+}
+
+/// What one pass over the headers found.
+#[derive(Default)]
+struct Seen<'a> {
+    hosts: usize,
+    host: Option<&'a [u8]>,
+    referer: Option<&'a [u8]>,
+    content_type: Option<&'a [u8]>,
+    content_encoding: Option<&'a [u8]>,
+    body_empty: bool,
+    cookie: BestCookie<'a>,
+    authorization: Option<&'a [u8]>,
+    session_header: Option<(usize, &'a [u8])>,
+    client_header: Option<&'a [u8]>,
+    x_forwarded_for: bool,
+    forwarded: bool,
+    sec_fetch_mode: Option<&'a [u8]>,
+    habits: Habits<'a>,
+}
+
 impl Facts {
-    /// Makes an extractor.
+    /// Makes an extractor. `key` hashes identities.
     pub fn new(config: FactsConfig, key: IdentityKey) -> Self {
-        Self { config, key, counters: FactsCounters::default() }
+        let bytes = |list: &[String]| list.iter().map(|n| n.as_bytes().into()).collect::<Vec<Box<[u8]>>>();
+        let session_headers = bytes(&config.session_headers);
+        let client_header = config.client_header.as_deref().map(|n| Box::from(n.as_bytes()));
+        let header_lengths =
+            session_headers.iter().chain(&client_header).fold(0, |bits, n| bits | 1u64 << (n.len() & 63));
+        Self {
+            names: Names {
+                trusted: TrustedNets::new(&config.trusted_proxies),
+                client_header,
+                session_cookies: bytes(&config.session_cookies),
+                authorization_rank: session_headers
+                    .iter()
+                    .position(|n| n.eq_ignore_ascii_case(b"authorization")),
+                session_headers,
+                header_lengths,
+                users: FieldNames::new(&config.user_fields),
+                passwords: FieldNames::new(&config.password_fields),
+            },
+            key,
+            text_bytes_max: config.text_bytes_max,
+            body_bytes_max: config.body_inspect_bytes_max,
+            scratch: SecretBuf::default(),
+            inflated: SecretBuf::default(),
+            target: Vec::new(),
+            referrer: Vec::new(),
+            path: Vec::new(),
+            endpoint: Vec::new(),
+            spare_taps: Vec::new(),
+            counters: FactsCounters::default(),
+        }
     }
 
     /// Fills `tx` from a request head; returns a tap where the body is worth looking into.
+    ///
+    /// `tx.client` is the TCP or PROXY-protocol peer on entry and the client on return. At most one
+    /// allocation (the texts), and none where `tx.text` has the room.
     pub fn request_head(&mut self, head: &RequestHead<'_>, tx: &mut Transaction) -> Option<Box<BodyTap>> {
         self.counters.facts_request_heads_total += 1;
-        let _ = (&self.config, &self.key);
-        tx.method = tx.text.push(head.method);
-        tx.target = tx.text.push(head.target);
-        None
+        let mut print = Print::new(head.version);
+        let mut seen = self.names.read_headers(head.headers, &mut print);
+        tx.fingerprint = print.finish();
+
+        let parts = target::split(head.target, head.method == b"CONNECT");
+        self.client(head.headers, &seen, tx);
+        self.request_texts(head, &parts, &seen, tx);
+        self.identities(&seen, tx);
+
+        let claim = stack::claim(seen.habits.user_agent);
+        seen.habits.special |= head.method == b"OPTIONS";
+        tx.stack_claimed = claim.class;
+        tx.stack_contradicted = stack::contradicts(claim, &seen.habits);
+        tx.navigation = head.method == b"GET"
+            && match seen.sec_fetch_mode {
+                Some(mode) => mode.eq_ignore_ascii_case(b"navigate"),
+                None => seen.habits.accept.is_some_and(|a| stack::contains_ignore_case(a, b"text/html")),
+            };
+        tx.login.path_looks_like_login = PathWords::of(parts.path).login;
+
+        if !matches!(head.method, b"POST" | b"PUT" | b"PATCH") || seen.body_empty {
+            return None;
+        }
+        self.tap(seen.content_type, seen.content_encoding, false)
     }
 
-    /// Fills `tx` from the final response head; returns a tap where the body is worth looking into.
-    pub fn response_head(&mut self, _head: &ResponseHead<'_>, _tx: &mut Transaction) -> Option<Box<BodyTap>> {
+    /// Fills `tx` from the final response head; returns a tap where the body may tell a login's outcome.
+    pub fn response_head(&mut self, head: &ResponseHead<'_>, tx: &mut Transaction) -> Option<Box<BodyTap>> {
         self.counters.facts_response_heads_total += 1;
-        None
+        let (mut location, mut content_type, mut content_encoding) = (None, None, None);
+        let mut body_empty = matches!(head.status, 204 | 304 | 100..=199);
+        for h in head.headers {
+            match Field::of(h.name) {
+                Field::Location => location = location.or(Some(h.value)),
+                Field::ContentType => content_type = content_type.or(Some(h.value)),
+                Field::ContentEncoding => content_encoding = content_encoding.or(Some(h.value)),
+                Field::ContentLength => body_empty |= h.value == b"0",
+                Field::SetCookie if !tx.login.sets_cookie => {
+                    let cookies = &self.names.session_cookies;
+                    if let Some(value) = session::session_set(h.value, cookies, year(tx.ended)) {
+                        // A session that is only renewed says nothing of a login.
+                        tx.login.sets_cookie = tx.session != Some(self.hash_session(value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(location) = location {
+            let text = self.capped(location, self.text_bytes_max, tx);
+            if matches!(head.status, 300..=303 | 305..=308) {
+                tx.login.redirect = redirect_class(text, tx.text.get(tx.path));
+            }
+            self.redact_plain(text);
+            tx.location = tx.text.push(&self.target);
+        }
+        if let Some(content_type) = content_type {
+            tx.response_content_type = self.push(body::media_type(content_type), TYPE_BYTES_MAX, tx);
+        }
+        let login = tx.login.password.is_some() || (tx.login.path_looks_like_login && is_post(tx));
+        if !login || body_empty || matches!(head.status, 300..=399) {
+            return None;
+        }
+        self.tap(content_type, content_encoding, true)
     }
 
-    /// Takes body bytes (after dechunking) in order.
+    /// Takes body bytes (after dechunking) in order, in pieces of any size.
     pub fn body(&mut self, tap: &mut BodyTap, bytes: &[u8]) {
-        tap.push(bytes);
+        let pushed = tap.push(bytes);
+        self.counters.facts_body_bytes_total += bytes.len() as u64;
+        self.counters.facts_body_bytes_kept_total += pushed.kept as u64;
+        self.counters.facts_body_bytes_over_cap_total += pushed.over_cap as u64;
+        self.counters.facts_body_bytes_after_gap_total += pushed.after_gap as u64;
     }
 
-    /// Tells that body bytes are missing here.
+    /// Tells that body bytes are missing here; what follows is not looked into.
     pub fn body_gap(&mut self, tap: &mut BodyTap) {
         tap.gap();
     }
 
-    /// Ends a request body: fills in user and password.
-    pub fn request_body_end(&mut self, tap: Box<BodyTap>, _tx: &mut Transaction) {
-        drop(tap);
+    /// Ends a request body: fills in user and password, if it has any.
+    ///
+    /// Where the body broke off, set `RequestTruncated` or `RequestGap` before, so that a field that was cut
+    /// in two is not taken for a whole one.
+    pub fn request_body_end(&mut self, mut tap: Box<BodyTap>, tx: &mut Transaction) {
+        let cut =
+            tx.anomalies.contains(Anomaly::RequestTruncated) || tx.anomalies.contains(Anomaly::RequestGap);
+        let format = match tap.format {
+            Format::Text => Format::Sniff,
+            other => other,
+        };
+        if let Some((found_format, cut)) = self.prepare(&mut tap, format, cut, tx) {
+            let Names { users, passwords, .. } = &self.names;
+            let mut found = Collector::new(&self.key, users, passwords, &mut self.scratch);
+            let text = tap.kept();
+            let sound = match found_format {
+                Format::Json => found.json(text),
+                Format::Multipart => found.multipart(text, &tap.boundary),
+                _ => {
+                    found.form(text, !cut);
+                    true
+                }
+            };
+            let (user, password, repeated) = (found.user(), found.password(), found.repeated());
+            if !cut && (!sound || (found_format != format && format != Format::Sniff)) {
+                self.decode_failed(tx);
+            }
+            if repeated {
+                tx.anomalies.insert(Anomaly::BodyFieldRepeated);
+            }
+            let words = PathWords::of(tx.text.get(tx.path));
+            if password.is_some() {
+                self.counters.facts_passwords_total += 1;
+                tx.login.password = password;
+                tx.user = user.or(tx.user);
+            } else if words.login || words.account {
+                tx.user = tx.user.or(user);
+            }
+        }
+        self.recycle(tap);
     }
 
     /// Ends a response body: fills in what it hints at.
-    pub fn response_body_end(&mut self, tap: Box<BodyTap>, _tx: &mut Transaction) {
-        drop(tap);
+    pub fn response_body_end(&mut self, mut tap: Box<BodyTap>, tx: &mut Transaction) {
+        let cut =
+            tx.anomalies.contains(Anomaly::ResponseTruncated) || tx.anomalies.contains(Anomaly::ResponseGap);
+        let format = tap.format;
+        if format == Format::Text {
+            if let Some(_cut) = self.inflate(&mut tap, cut, tx) {
+                self.counters.facts_bodies_read_total += 1;
+                tx.login.body_hint = hint::of_text(tap.kept_mut());
+            }
+        } else if let Some(_cut) = self.inflate(&mut tap, cut, tx) {
+            self.counters.facts_bodies_read_total += 1;
+            tx.login.body_hint = match body::sniff(tap.kept()) {
+                Some(Format::Json) => hint::of_json(tap.kept()),
+                _ => hint::of_text(tap.kept_mut()),
+            };
+        }
+        self.recycle(tap);
     }
 
     /// Returns the counts so far.
@@ -73,3 +342,515 @@ impl Facts {
         &self.counters
     }
 }
+
+impl Facts {
+    /// Finds the client behind trusted proxies.
+    fn client(&mut self, headers: &[Header<'_>], seen: &Seen<'_>, tx: &mut Transaction) {
+        let trusted = &self.names.trusted;
+        if !trusted.contains(tx.client) {
+            return;
+        }
+        let lines = |field| headers.iter().rev().filter(move |h| Field::of(h.name) == field).map(|h| h.value);
+        let walk = if let Some(value) = seen.client_header {
+            match client::parse_address(value) {
+                Some(client) => Walk { client, invalid: false },
+                None => Walk { client: tx.client, invalid: true },
+            }
+        } else if seen.x_forwarded_for {
+            client::walk_x_forwarded_for(trusted, tx.client, lines(Field::XForwardedFor))
+        } else if seen.forwarded {
+            client::walk_forwarded(trusted, tx.client, lines(Field::Forwarded))
+        } else {
+            return;
+        };
+        if walk.invalid {
+            tx.anomalies.insert(Anomaly::ForwardedInvalid);
+            self.counters.facts_forwarded_invalid_total += 1;
+        }
+        if walk.client != tx.client {
+            tx.client = walk.client;
+            tx.client_forwarded = true;
+            self.counters.facts_clients_forwarded_total += 1;
+        }
+    }
+
+    /// Fills in all texts with one reservation, and what the query says of user, password and session.
+    fn request_texts(
+        &mut self,
+        head: &RequestHead<'_>,
+        parts: &target::Parts<'_>,
+        seen: &Seen<'_>,
+        tx: &mut Transaction,
+    ) {
+        let max = self.text_bytes_max;
+        let target = self.capped(head.target, max, tx);
+        self.target.clear();
+        let target = if target::may_hold_secrets(target) {
+            self.read_target(target, tx);
+            self.counters.facts_texts_redacted_total += u64::from(self.target != target);
+            self.target.truncate(max);
+            &*self.target
+        } else {
+            target
+        };
+        let path = &parts.path[..parts.path.len().min(max)];
+        self.path.clear();
+        let Names { users, passwords, .. } = &self.names;
+        let stored_path = if memchr::memchr(b';', path).is_some() {
+            target::redact(path, users, passwords, &mut self.path, |_, _, _| ());
+            &*self.path
+        } else {
+            path
+        };
+        self.referrer.clear();
+        let referrer = seen.referer.unwrap_or_default();
+        let referrer_kept = &referrer[..referrer.len().min(max)];
+        let stored_referrer = if target::may_hold_secrets(referrer_kept) {
+            target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
+            self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);
+            self.referrer.truncate(max);
+            &*self.referrer
+        } else {
+            referrer_kept
+        };
+        self.endpoint.clear();
+        endpoint::write(head.method, path, &mut self.endpoint);
+        let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
+        endpoint_hash.write(&self.endpoint);
+        tx.endpoint_hash = endpoint_hash.finish();
+
+        let mut host_buf = [0; target::HOST_BYTES_MAX];
+        let host = host(parts, seen, head.version, &mut host_buf, tx);
+        let method = &head.method[..head.method.len().min(METHOD_BYTES_MAX)];
+        let agent = seen.habits.user_agent;
+        let agent_kept = &agent[..agent.len().min(max)];
+        let media = body::media_type(seen.content_type.unwrap_or_default());
+        let media_kept = &media[..media.len().min(TYPE_BYTES_MAX)];
+        let cut =
+            [(head.method, method), (referrer, referrer_kept), (agent, agent_kept), (media, media_kept)];
+        for (whole, kept) in cut {
+            if kept.len() < whole.len() {
+                tx.anomalies.insert(Anomaly::TextCapped);
+                self.counters.facts_texts_capped_total += 1;
+            }
+        }
+
+        let texts = [
+            (&mut tx.method, method),
+            (&mut tx.target, target),
+            (&mut tx.path, stored_path),
+            (&mut tx.domain, host),
+            (&mut tx.user_agent, agent_kept),
+            (&mut tx.referrer, stored_referrer),
+            (&mut tx.request_content_type, media_kept),
+            (&mut tx.endpoint, &*self.endpoint),
+        ];
+        tx.text.reserve(texts.iter().map(|(_, t)| t.len()).sum::<usize>() + RESPONSE_TEXT_BYTES);
+        for (span, text) in texts {
+            *span = push_present(&mut tx.text, text);
+        }
+    }
+
+    /// Redacts `target` into `self.target` and takes its credentials.
+    fn read_target(&mut self, target: &[u8], tx: &mut Transaction) {
+        let Names { users, passwords, .. } = &self.names;
+        let mut found = Collector::new(&self.key, users, passwords, &mut self.scratch);
+        let mut caller = None;
+        target::redact(target, users, passwords, &mut self.target, |param, name, value| match param {
+            Param::User(rank) => found.add_encoded(Kind::User, rank, name, value),
+            Param::Password(rank) => found.add_encoded(Kind::Password, rank, name, value),
+            Param::Caller => caller = caller.or(Some(value)),
+        });
+        let (user, password) = (found.user(), found.password());
+        if password.is_some() {
+            self.counters.facts_passwords_total += 1;
+            tx.login.password = password;
+            tx.user = user;
+        } else if user.is_some() {
+            let words = PathWords::of(target::split_reference(target).path);
+            tx.user = user.filter(|_| words.login || words.account);
+        }
+        if let Some(value) = caller {
+            self.scratch.clear();
+            secret::form_decode(&value[..value.len().min(SESSION_BYTES_MAX)], &mut self.scratch);
+            tx.session = Some(self.key.hash(b"session", self.scratch.bytes()));
+            self.scratch.clear();
+        }
+    }
+
+    /// Fills in session and user from cookies and authorization.
+    fn identities(&mut self, seen: &Seen<'_>, tx: &mut Transaction) {
+        let mut header = seen.session_header;
+        match seen.authorization.map(credentials) {
+            Some(Credentials::Token(token)) => {
+                if let Some(rank) = self.names.authorization_rank
+                    && header.is_none_or(|(other, _)| rank < other)
+                {
+                    header = Some((rank, token));
+                }
+            }
+            Some(Credentials::Basic(text)) => self.basic(text, tx),
+            Some(Credentials::DigestUser(user)) => tx.user = tx.user.or(hash_user(&self.key, user)),
+            Some(Credentials::Other) | None => {}
+        }
+        if let Some(value) = seen.cookie.value().or(header.map(|(_, value)| value)) {
+            tx.session = Some(self.hash_session(value));
+        }
+        self.counters.facts_sessions_total += u64::from(tx.session.is_some());
+        self.counters.facts_cookies_capped_total += u64::from(seen.cookie.capped());
+    }
+
+    /// Takes user and password of Basic authorization (RFC 7617), unless the query had a password.
+    fn basic(&mut self, text: &[u8], tx: &mut Transaction) {
+        self.scratch.clear();
+        let decoded = secret::base64(&text[..text.len().min(SESSION_BYTES_MAX)], &mut self.scratch);
+        if decoded
+            && tx.login.password.is_none()
+            && let Some(colon) = memchr::memchr(b':', self.scratch.bytes())
+        {
+            let (user, password) = (&self.scratch.bytes()[..colon], &self.scratch.bytes()[colon + 1..]);
+            tx.user = hash_user(&self.key, user).or(tx.user);
+            tx.login.password = (!password.is_empty()).then(|| self.key.hash(b"password", password));
+        }
+        self.scratch.clear();
+    }
+
+    fn hash_session(&self, value: &[u8]) -> offpath_types::IdentityHash {
+        self.key.hash(b"session", &value[..value.len().min(SESSION_BYTES_MAX)])
+    }
+
+    /// Cuts `text` and says so.
+    fn capped<'a>(&mut self, text: &'a [u8], max: usize, tx: &mut Transaction) -> &'a [u8] {
+        if text.len() <= max {
+            return text;
+        }
+        tx.anomalies.insert(Anomaly::TextCapped);
+        self.counters.facts_texts_capped_total += 1;
+        &text[..max]
+    }
+
+    fn push(&mut self, text: &[u8], max: usize, tx: &mut Transaction) -> Span {
+        let text = self.capped(text, max, tx);
+        push_present(&mut tx.text, text)
+    }
+
+    /// Redacts `text` into `self.target`.
+    fn redact_plain(&mut self, text: &[u8]) {
+        self.target.clear();
+        let Names { users, passwords, .. } = &self.names;
+        target::redact(text, users, passwords, &mut self.target, |_, _, _| ());
+        self.counters.facts_texts_redacted_total += u64::from(self.target != text);
+        self.target.truncate(self.text_bytes_max);
+    }
+
+    fn tap(
+        &mut self,
+        content_type: Option<&[u8]>,
+        encoding: Option<&[u8]>,
+        response: bool,
+    ) -> Option<Box<BodyTap>> {
+        match body::readable(content_type, encoding, response) {
+            Readable::As(format, coding, boundary) => {
+                self.counters.facts_body_taps_total += 1;
+                let mut tap = self.spare_taps.pop().unwrap_or_default();
+                tap.begin(format, coding, boundary, self.body_bytes_max);
+                Some(tap)
+            }
+            Readable::TypeUnread => {
+                self.counters.facts_bodies_type_unread_total += u64::from(!response);
+                None
+            }
+            Readable::CodingUnread => {
+                self.counters.facts_bodies_coding_unread_total += 1;
+                None
+            }
+        }
+    }
+
+    /// Makes a tap's bytes readable; returns whether they end before the body did, `None` for an empty body.
+    fn inflate(&mut self, tap: &mut BodyTap, cut: bool, tx: &mut Transaction) -> Option<bool> {
+        let mut cut = cut || tap.cut();
+        if tap.capped() {
+            tx.anomalies.insert(Anomaly::BodyCapped);
+        }
+        match tap.inflate(&mut self.inflated) {
+            Inflated::Whole => {}
+            Inflated::Capped => {
+                tx.anomalies.insert(Anomaly::BodyCapped);
+                cut = true;
+            }
+            Inflated::Broken => {
+                if !cut {
+                    self.decode_failed(tx);
+                }
+                cut = true;
+            }
+        }
+        if tap.kept().is_empty() {
+            self.counters.facts_bodies_empty_total += 1;
+            return None;
+        }
+        Some(cut)
+    }
+
+    /// Makes a request body readable and settles what it is; `None` where there is nothing to read.
+    fn prepare(
+        &mut self,
+        tap: &mut BodyTap,
+        format: Format,
+        cut: bool,
+        tx: &mut Transaction,
+    ) -> Option<(Format, bool)> {
+        let cut = self.inflate(tap, cut, tx)?;
+        let format = match (format, body::sniff(tap.kept())) {
+            (Format::Multipart, _) => Format::Multipart,
+            (_, Some(sniffed)) => sniffed,
+            (Format::Sniff | Format::Text, None) => {
+                self.counters.facts_bodies_unrecognised_total += 1;
+                return None;
+            }
+            (said, None) => said,
+        };
+        self.counters.facts_bodies_read_total += 1;
+        Some((format, cut))
+    }
+
+    fn decode_failed(&mut self, tx: &mut Transaction) {
+        tx.anomalies.insert(Anomaly::BodyDecodeFailed);
+        self.counters.facts_bodies_decode_failed_total += 1;
+    }
+
+    /// Wipes a tap and keeps it for the next body.
+    fn recycle(&mut self, mut tap: Box<BodyTap>) {
+        tap.end();
+        if self.spare_taps.len() < SPARE_TAPS_MAX {
+            self.spare_taps.push(tap);
+        }
+    }
+}
+
+impl Names {
+    /// Reads all headers once.
+    fn read_headers<'a>(&self, headers: &[Header<'a>], print: &mut Print) -> Seen<'a> {
+        let mut seen = Seen::default();
+        seen.habits.host_first = headers.first().is_some_and(|h| Field::of(h.name) == Field::Host);
+        for h in headers {
+            let field = Field::of(h.name);
+            if matches!(field, Field::Proxy | Field::Volatile | Field::Other) && self.named(h, &mut seen) {
+                continue;
+            }
+            print.add(field, h.name, h.value);
+            match field {
+                Field::Host => {
+                    seen.hosts += 1;
+                    seen.host = seen.host.or(Some(h.value));
+                }
+                Field::UserAgent if seen.habits.user_agent.is_empty() => seen.habits.user_agent = h.value,
+                Field::Accept => seen.habits.accept = seen.habits.accept.or(Some(h.value)),
+                Field::AcceptEncoding => {
+                    seen.habits.encoding_before_accept = seen.habits.accept.is_none();
+                    seen.habits.accept_encoding = seen.habits.accept_encoding.or(Some(h.value));
+                }
+                Field::AcceptLanguage => seen.habits.accept_language = Some(h.value),
+                Field::Cookie => seen.cookie.read(h.value, &self.session_cookies),
+                Field::Referer => seen.referer = seen.referer.or(Some(h.value)),
+                Field::ContentType => {
+                    seen.content_type = seen.content_type.or(Some(h.value));
+                    // Browsers upload reports without Accept.
+                    seen.habits.special |= h.value.starts_with(b"application/reports+json")
+                        || h.value.starts_with(b"application/csp-report");
+                }
+                Field::ContentLength => seen.body_empty |= h.value == b"0",
+                Field::ContentEncoding => seen.content_encoding = seen.content_encoding.or(Some(h.value)),
+                Field::Authorization => seen.authorization = seen.authorization.or(Some(h.value)),
+                Field::XForwardedFor => (seen.x_forwarded_for, seen.habits.proxied) = (true, true),
+                Field::Forwarded => (seen.forwarded, seen.habits.proxied) = (true, true),
+                Field::XForwardedProto => {
+                    seen.habits.proxied = true;
+                    seen.habits.https |= h.value.eq_ignore_ascii_case(b"https");
+                }
+                Field::SecChUa => seen.habits.sec_ch_ua = Some(h.value),
+                Field::SecFetchMode => {
+                    seen.habits.sec_fetch = true;
+                    seen.sec_fetch_mode = Some(h.value);
+                }
+                Field::Http2Settings => seen.habits.http2_settings = true,
+                Field::Upgrade => seen.habits.special |= h.value.eq_ignore_ascii_case(b"websocket"),
+                Field::Proxy => seen.habits.proxied |= proxy_made(h.name),
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// Takes a header that the configuration names; returns whether it is one.
+    fn named<'a>(&self, h: &Header<'a>, seen: &mut Seen<'a>) -> bool {
+        if self.header_lengths & (1 << (h.name.len() & 63)) == 0 {
+            return false;
+        }
+        if self.client_header.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(h.name)) {
+            // The last one is nearest to us.
+            seen.client_header = Some(h.value);
+            return true;
+        }
+        let Some(rank) = self.session_headers.iter().position(|n| n.eq_ignore_ascii_case(h.name)) else {
+            return false;
+        };
+        let value = h.value.trim_ascii();
+        if !value.is_empty() && seen.session_header.is_none_or(|(best, _)| rank < best) {
+            seen.session_header = Some((rank, value));
+        }
+        true
+    }
+}
+
+/// Tells whether a field that proxies add is not one of a program's own `X-…`.
+fn proxy_made(name: &[u8]) -> bool {
+    const MADE: &[&str] =
+        &["x-forwarded", "x-real-ip", "x-request-id", "x-amzn", "x-envoy", "x-original", "x-cluster"];
+    let starts = |p: &str| name.get(..p.len()).is_some_and(|n| n.eq_ignore_ascii_case(p.as_bytes()));
+    !starts("x-") || MADE.iter().any(|p| starts(p))
+}
+
+fn push_present(arena: &mut TextArena, text: &[u8]) -> Span {
+    if text.is_empty() { Span::ABSENT } else { arena.push(text) }
+}
+
+/// Returns the host a request is for, in lower case: an absolute target's beats the Host field's.
+fn host<'b>(
+    parts: &target::Parts<'_>,
+    seen: &Seen<'_>,
+    version: HttpVersion,
+    buf: &'b mut [u8; target::HOST_BYTES_MAX],
+    tx: &mut Transaction,
+) -> &'b [u8] {
+    if seen.hosts == 0 && version == HttpVersion::V11 {
+        tx.anomalies.insert(Anomaly::HostMissing);
+    }
+    let field = seen.host.map(target::host_of);
+    let target = parts.authority.map(target::host_of);
+    let differs = matches!((field, target), (Some(f), Some(t)) if !f.eq_ignore_ascii_case(t));
+    if seen.hosts > 1 || differs {
+        tx.anomalies.insert(Anomaly::HostConflict);
+    }
+    let host = target.or(field).unwrap_or_default();
+    if host.len() > buf.len() {
+        tx.anomalies.insert(Anomaly::TextCapped);
+    }
+    let len = host.len().min(buf.len());
+    buf[..len].copy_from_slice(&host[..len]);
+    buf[..len].make_ascii_lowercase();
+    &buf[..len]
+}
+
+fn is_post(tx: &Transaction) -> bool {
+    matches!(tx.text.get(tx.method), b"POST" | b"PUT" | b"PATCH")
+}
+
+/// Returns the year of packet time, near enough to tell an expiry of the past.
+fn year(time: Timestamp) -> u32 {
+    // Mean Gregorian year in seconds.
+    let years = time.as_nanos() / 1_000_000_000 / 31_556_952;
+    1970 + years as u32
+}
+
+/// Classes a Location by its path, as seen from the request's `path`.
+fn redirect_class(location: &[u8], path: &[u8]) -> RedirectClass {
+    let parts = target::split_reference(location);
+    let plain = |p: &'_ [u8]| p.len() - usize::from(p.len() > 1 && p.ends_with(b"/"));
+    let to = parts.path;
+    let same = if to.is_empty() {
+        parts.authority.is_none()
+    } else if to.starts_with(b"/") {
+        to[..plain(to)] == path[..plain(path)]
+    } else {
+        // Relative to the request's last slash (RFC 3986 §5.2.3).
+        let base = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
+        to == &path[base..] || to.strip_prefix(b"./") == Some(&path[base..])
+    };
+    if same && !path.is_empty() {
+        return RedirectClass::SamePath;
+    }
+    let words = PathWords::of(to);
+    if words.login || words.error || says_error(parts.query) {
+        RedirectClass::LoginLike
+    } else {
+        RedirectClass::Elsewhere
+    }
+}
+
+/// Tells whether a query has a parameter like `error` (`/?error=1`, `/?login_error`).
+fn says_error(query: &[u8]) -> bool {
+    query.split(|c| *c == b'&').take(32).any(|pair| {
+        let name = pair.split(|c| *c == b'=').next().unwrap_or_default();
+        let reduced = names::Reduced::new(name, true);
+        matches!(
+            reduced.bytes(),
+            b"error"
+                | b"err"
+                | b"errorcode"
+                | b"failed"
+                | b"fail"
+                | b"failure"
+                | b"loginerror"
+                | b"loginfailed"
+                | b"autherror"
+        )
+    })
+}
+
+/// Fuzz body: a request with `data` as its body, whole and in two pieces, must give the same facts.
+///
+/// Byte 0 chooses type and coding, byte 1 the cut.
+#[doc(hidden)]
+pub fn fuzz_body_fields(data: &[u8]) {
+    use offpath_types::{FlowInfo, FlowKey, Peer, Side, TunnelId};
+    const TYPES: [&[u8]; 6] = [
+        b"application/json",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data; boundary=B",
+        b"text/plain",
+        b"text/html",
+        b"",
+    ];
+    const CODINGS: [&[u8]; 4] = [b"identity", b"gzip", b"deflate", b"br"];
+    let (Some(choice), Some(cut)) = (data.first(), data.get(1)) else { return };
+    let bytes = &data[2..];
+    let (key, client_side) = FlowKey::new(Peer::default(), Peer { port: 80, ..Peer::default() }, TunnelId(0));
+    let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: client_side == Side::High };
+    let headers = [
+        Header { name: b"Content-Type", value: TYPES[usize::from(*choice) % TYPES.len()] },
+        Header { name: b"Content-Encoding", value: CODINGS[usize::from(*choice >> 4) % CODINGS.len()] },
+    ];
+    let mut facts = Facts::new(
+        FactsConfig { body_inspect_bytes_max: 4096, ..FactsConfig::default() },
+        IdentityKey::new([1; 32]),
+    );
+    let mut run = |pieces: [&[u8]; 2]| {
+        let mut tx = Transaction::new(flow, 1, 0, Timestamp::ZERO);
+        let head =
+            RequestHead { method: b"POST", target: b"/login", version: HttpVersion::V11, headers: &headers };
+        if let Some(mut tap) = facts.request_head(&head, &mut tx) {
+            pieces.iter().for_each(|p| facts.body(&mut tap, p));
+            facts.request_body_end(tap, &mut tx);
+        }
+        let head = ResponseHead { version: HttpVersion::V11, status: 200, headers: &headers };
+        if let Some(mut tap) = facts.response_head(&head, &mut tx) {
+            pieces.iter().for_each(|p| facts.body(&mut tap, p));
+            facts.response_body_end(tap, &mut tx);
+        }
+        tx
+    };
+    let at = usize::from(*cut).min(bytes.len());
+    let (whole, pieces) = (run([bytes, b""]), run([&bytes[..at], &bytes[at..]]));
+    assert!(whole == pieces, "a cut at {at} changes the facts");
+    assert_eq!(whole.login.body_hint == BodyHint::None, pieces.login.body_hint == BodyHint::None);
+    let c = facts.counters();
+    assert_eq!(
+        c.facts_body_taps_total,
+        c.facts_bodies_read_total + c.facts_bodies_unrecognised_total + c.facts_bodies_empty_total
+    );
+}
+
+#[cfg(test)]
+mod tests;

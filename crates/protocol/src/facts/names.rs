@@ -1,0 +1,375 @@
+//! Which names of fields, parameters and cookies mean what.
+
+use super::secret::percent;
+
+/// A field name reduced to what telling names apart needs: its last component, in lower case, without
+/// separators. `user[Pass_word]`, `login.password` and `ctl00$Password` all become `password`.
+// Invariant: `len <= buf.len()`.
+pub(super) struct Reduced {
+    buf: [u8; Self::MAX],
+    len: usize,
+}
+
+impl Reduced {
+    /// Longest reduced name; a longer one is reduced to nothing and matches nothing.
+    const MAX: usize = 48;
+
+    /// Reduces `name`; `encoded` where it comes from a form or query (`%xx`, `+`).
+    pub(super) fn new(name: &[u8], encoded: bool) -> Self {
+        let name = name.strip_suffix(b"[]").unwrap_or(name);
+        let mut out = Self { buf: [0; Self::MAX], len: 0 };
+        let mut at = 0;
+        while let Some(&c) = name.get(at) {
+            at += 1;
+            let mut c = c;
+            if encoded
+                && c == b'%'
+                && let Some(byte) = percent(&name[at - 1..])
+            {
+                c = byte;
+                at += 2;
+            }
+            match c {
+                b'[' | b'.' | b':' | b'$' | b'/' => out.len = 0,
+                b']' | b'_' | b'-' | b' ' | b'+' => {}
+                _ if out.len < Self::MAX => {
+                    out.buf[out.len] = c.to_ascii_lowercase();
+                    out.len += 1;
+                }
+                _ => return Self { buf: [0; Self::MAX], len: 0 },
+            }
+        }
+        out
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buf[..self.len]
+    }
+}
+
+/// What programs put before a field's real name (`j_username`, `txtUserPassword`).
+const PREFIXES: &[&[u8]] = &[
+    b"account",
+    b"auth",
+    b"client",
+    b"current",
+    b"customer",
+    b"field",
+    b"form",
+    b"frm",
+    b"input",
+    b"j",
+    b"log",
+    b"login",
+    b"member",
+    b"my",
+    b"old",
+    b"os",
+    b"session",
+    b"signin",
+    b"tb",
+    b"txt",
+    b"user",
+    b"wp",
+    b"your",
+];
+
+/// A configured list of field names, ready to be matched against reduced names.
+pub(super) struct FieldNames {
+    names: Vec<Box<[u8]>>,
+    /// Bit `last_two(name)` of every name: most other names fail here.
+    filter: [u64; 4],
+}
+
+impl FieldNames {
+    /// Reduces and takes over `list`; its order is the order of preference.
+    pub(super) fn new(list: &[String]) -> Self {
+        let mut out = Self { names: Vec::with_capacity(list.len()), filter: [0; 4] };
+        for name in list {
+            let reduced = Reduced::new(name.to_lowercase().as_bytes(), false);
+            if !reduced.bytes().is_empty() {
+                let bit = last_two(reduced.bytes());
+                out.filter[usize::from(bit >> 6)] |= 1 << (bit & 63);
+                out.names.push(reduced.bytes().into());
+            }
+        }
+        out
+    }
+
+    /// Returns the place in the list of the name that `reduced` is, behind at most two usual prefixes.
+    pub(super) fn rank(&self, reduced: &[u8]) -> Option<u16> {
+        if reduced.is_empty() {
+            return None;
+        }
+        let bit = last_two(reduced);
+        if self.filter[usize::from(bit >> 6)] & (1 << (bit & 63)) == 0 {
+            return None;
+        }
+        let exact = self.names.iter().position(|n| **n == *reduced);
+        let found = exact.or_else(|| {
+            self.names
+                .iter()
+                .position(|n| n.len() >= 4 && reduced.strip_suffix(&**n).is_some_and(usual_prefix))
+        });
+        found.and_then(|at| u16::try_from(at).ok())
+    }
+}
+
+fn last_two(name: &[u8]) -> u8 {
+    match name {
+        [.., a, b] => a.wrapping_mul(31) ^ b,
+        [b] => *b,
+        [] => 0,
+    }
+}
+
+fn usual_prefix(text: &[u8]) -> bool {
+    PREFIXES
+        .iter()
+        .any(|p| text.strip_prefix(*p).is_some_and(|rest| rest.is_empty() || PREFIXES.contains(&rest)))
+}
+
+/// What redaction does with the value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    /// Kept.
+    Open,
+    /// Replaced.
+    Secret,
+    /// Replaced where it is at least [`SESSION_VALUE_BYTES_MIN`] long: `sid=159106` is an article, no session.
+    SecretIfLong,
+}
+
+/// Shortest value that a session-like parameter is redacted for.
+pub(super) const SESSION_VALUE_BYTES_MIN: usize = 8;
+
+/// Sorted, for the binary search.
+const SECRET_NAMES: &[&[u8]] = &[
+    b"accountnumber",
+    b"apikey",
+    b"assertion",
+    b"auth",
+    b"authkey",
+    b"authorization",
+    b"bearer",
+    b"cardcvc",
+    b"cardcvv",
+    b"cardno",
+    b"cardnumber",
+    b"ccn",
+    b"ccnum",
+    b"ccnumber",
+    b"creditcard",
+    b"creditcardnumber",
+    b"cvc",
+    b"cvv",
+    b"cvv2",
+    b"iban",
+    b"jwt",
+    b"otp",
+    b"pan",
+    b"pincode",
+    b"samlresponse",
+    b"socialsecuritynumber",
+    b"ssn",
+    b"totp",
+];
+
+/// Beginnings of names that end in `token` and only say where a list goes on.
+const PAGE_TOKENS: &[&[u8]] =
+    &[b"continuation", b"cursor", b"next", b"page", b"prev", b"resume", b"start", b"sync"];
+
+/// Tells what to do with the value of a parameter that is no configured password field.
+pub(super) fn secrecy(reduced: &[u8]) -> Secrecy {
+    if reduced.len() < 3 {
+        return Secrecy::Open;
+    }
+    let ends = |suffix: &[u8]| reduced.ends_with(suffix);
+    let secret = SECRET_NAMES.binary_search(&reduced).is_ok()
+        || (ends(b"token") && !PAGE_TOKENS.iter().any(|p| reduced.starts_with(p)))
+        || ends(b"secret")
+        || ends(b"password")
+        || ends(b"apikey")
+        || ends(b"accesskey")
+        || ends(b"privatekey")
+        || ends(b"secretkey");
+    if secret {
+        Secrecy::Secret
+    } else if reduced == b"sid"
+        || reduced == b"session"
+        || ends(b"sessid")
+        || ends(b"sessionid")
+        || ends(b"sessionkey")
+    {
+        Secrecy::SecretIfLong
+    } else {
+        Secrecy::Open
+    }
+}
+
+/// Tells whether a secret parameter also serves as the caller's identity: an API key or access token.
+pub(super) fn identifies_caller(reduced: &[u8]) -> bool {
+    matches!(reduced, b"apikey" | b"accesstoken" | b"authtoken" | b"sid" | b"session")
+        || reduced.ends_with(b"sessid")
+        || reduced.ends_with(b"sessionid")
+}
+
+/// Longest cookie name that is tried.
+const COOKIE_NAME_BYTES_MAX: usize = 64;
+
+/// Beginnings, after leading underscores, of cookies that count visits for somebody else.
+const FOREIGN_COOKIES: &[&[u8]] = &[
+    b"ai_",
+    b"ajs_",
+    b"amp_",
+    b"cf_",
+    b"fbp",
+    b"fbsr",
+    b"ga",
+    b"gcl",
+    b"gid",
+    b"hj",
+    b"hssc",
+    b"incap",
+    b"intercom",
+    b"mp_",
+    b"optanon",
+    b"pk_",
+    b"px",
+    b"utm",
+    b"visid",
+];
+
+/// Tells whether a cookie's name says that it is a session.
+///
+/// Yes: `sid`, `connect.sid`, everything with `sess` in it, `…token`, `auth…`, `…auth`, `…jwt`,
+/// `wordpress_logged_in_…`. No: CSRF tokens and the session counters of analytics products.
+pub(super) fn session_like_cookie(name: &[u8]) -> bool {
+    if name.len() < 3 || name.len() > COOKIE_NAME_BYTES_MAX {
+        return false;
+    }
+    let mut buf = [0; COOKIE_NAME_BYTES_MAX];
+    let lower = &mut buf[..name.len()];
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let lower = &*lower;
+    let body = lower.strip_prefix(b"__host-").or(lower.strip_prefix(b"__secure-")).unwrap_or(lower);
+    let stem = body.trim_ascii_start();
+    let stem = &stem[stem.iter().take_while(|c| **c == b'_').count()..];
+    let has = |word: &[u8]| stem.windows(word.len()).any(|w| w == word);
+    let yes = match stem.strip_suffix(b"sid") {
+        Some(before) => before.last().is_none_or(|c| !c.is_ascii_alphabetic()),
+        None => false,
+    } || has(b"sess")
+        || stem.ends_with(b"token")
+        || stem.ends_with(b"jwt")
+        || stem.ends_with(b"auth")
+        || (stem.starts_with(b"auth") && !stem.starts_with(b"author"))
+        || stem.starts_with(b"wordpress_logged_in");
+    yes && !has(b"csrf") && !has(b"xsrf") && !FOREIGN_COOKIES.iter().any(|p| stem.starts_with(p))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(names: &[&str]) -> FieldNames {
+        FieldNames::new(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn tables_are_sorted() {
+        assert!(SECRET_NAMES.is_sorted());
+    }
+
+    #[test]
+    fn field_names() {
+        let names = list(&["password", "Passwd", "kennwort", "heslo", "mot_de_passe", "пароль"]);
+        for (name, encoded, want) in [
+            ("password", false, Some(0)),
+            ("PassWord", false, Some(0)),
+            ("user[password]", false, Some(0)),
+            ("user%5Bpassword%5D", true, Some(0)),
+            ("pass%77ord", true, Some(0)),
+            ("login.password", false, Some(0)),
+            ("ctl00$Main$txtPassword", false, Some(0)),
+            ("j_password", false, Some(0)),
+            ("txtUserPassword", false, Some(0)),
+            ("user_passwd[]", false, Some(1)),
+            ("mot-de-passe", false, Some(4)),
+            ("пароль", false, Some(5)),
+            ("new_password", false, None),
+            ("passwordHint", false, None),
+            ("show_password", false, None),
+            ("confirmPassword", false, None),
+            ("", false, None),
+            ("[]", false, None),
+        ] {
+            assert_eq!(names.rank(Reduced::new(name.as_bytes(), encoded).bytes()), want, "{name}");
+        }
+        assert_eq!(names.rank(Reduced::new(&[b'x'; 5000], false).bytes()), None);
+    }
+
+    #[test]
+    fn secrecies() {
+        for (name, want) in [
+            ("token", Secrecy::Secret),
+            ("access_token", Secrecy::Secret),
+            ("X-Amz-Security-Token", Secrecy::Secret),
+            ("pageToken", Secrecy::Open),
+            ("next_token", Secrecy::Open),
+            ("api_key", Secrecy::Secret),
+            ("client_secret", Secrecy::Secret),
+            ("new_password", Secrecy::Secret),
+            ("card[number]", Secrecy::Open),
+            ("card_number", Secrecy::Secret),
+            ("cvv", Secrecy::Secret),
+            ("PHPSESSID", Secrecy::SecretIfLong),
+            ("sid", Secrecy::SecretIfLong),
+            ("q", Secrecy::Open),
+            ("page", Secrecy::Open),
+            ("inside", Secrecy::Open),
+            ("panorama", Secrecy::Open),
+        ] {
+            assert_eq!(secrecy(Reduced::new(name.as_bytes(), true).bytes()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn cookies() {
+        for (name, want) in [
+            ("sid", true),
+            ("connect.sid", true),
+            ("JSESSIONID", true),
+            ("PHPSESSID", true),
+            ("session", true),
+            ("ASP.NET_SessionId", true),
+            ("laravel_session", true),
+            ("_session_id", true),
+            ("_shop_session", true),
+            ("__Host-session", true),
+            ("__Secure-next-auth.session-token", true),
+            ("auth", true),
+            ("token", true),
+            ("access_token", true),
+            (".AspNetCore.Auth", true),
+            ("sess", true),
+            ("wordpress_logged_in_0a1b", true),
+            ("csrftoken", false),
+            ("XSRF-TOKEN", false),
+            ("_ga", false),
+            ("_hjSession_12", false),
+            ("ai_session", false),
+            ("author", false),
+            ("theme", false),
+            ("inside", false),
+            ("lang", false),
+            ("", false),
+            ("intercom-session-x", false),
+            ("AWSALB", false),
+            ("_ga_session", false),
+        ] {
+            assert_eq!(session_like_cookie(name.as_bytes()), want, "{name}");
+        }
+    }
+}
