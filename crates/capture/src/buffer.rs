@@ -43,6 +43,14 @@ impl Refill {
         self.start = (self.start + n).min(self.end);
     }
 
+    /// Makes the buffer at least `n` bytes. A caller that moves by single bytes and looks far ahead needs
+    /// room for several looks, or each step would move the whole window.
+    pub(crate) fn reserve(&mut self, n: usize) {
+        if self.buf.len() < n {
+            self.buf.resize(n, 0);
+        }
+    }
+
     /// Returns the stream offset of the window's start.
     pub(crate) fn offset(&self) -> u64 {
         self.base + self.start as u64
@@ -68,8 +76,7 @@ impl Refill {
         }
         while self.end < n && !self.done {
             if self.end == self.buf.len() {
-                let grown = (self.buf.len() * 2).min(n.max(self.buf.len() + 1));
-                self.buf.resize(grown, 0);
+                self.buf.resize(self.buf.len() * 2, 0);
             }
             match self.input.read(&mut self.buf[self.end..]) {
                 Ok(0) => self.done = true,

@@ -458,4 +458,22 @@ mod tests {
         let e = error(&clash);
         assert!(e.contains("cannot join fanout group 4711 on any"), "{e}");
     }
+
+    /// An interface that goes away ends the source with an error that names it, and it does not spin.
+    #[test]
+    #[ignore = "needs root: run by make lab"]
+    fn live_interface_that_vanishes_is_an_error() {
+        let ip = |args: &str| {
+            let done = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+            assert!(done.success(), "ip {args}");
+        };
+        ip("link add offpath-t0 type veth peer name offpath-t1");
+        ip("link set offpath-t0 up");
+        let mut source = LiveSource::open(&options("offpath-t0", "")).unwrap();
+        assert_eq!(source.link(), LinkType::Ethernet);
+        ip("link del offpath-t0");
+        let e = (0..50).find_map(|_| source.next_frame().err()).expect("an error within 50 polls");
+        assert!(e.to_string().contains("capture on offpath-t0 failed"), "{e}");
+        assert!(matches!(source.next_frame(), Ok(Polled::End)), "nothing follows an error");
+    }
 }

@@ -248,6 +248,7 @@ impl CaptureReader {
     fn resync(&mut self) -> bool {
         let Self { buf, format, .. } = self;
         let from = buf.offset();
+        buf.reserve(4 * FRAME_BYTES_USUAL as usize);
         while buf.offset() - from < RESYNC_BYTES_MAX {
             buf.consume(1);
             if !buf.ensure(12) {

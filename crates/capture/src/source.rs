@@ -62,7 +62,7 @@ offpath_types::counters! {
     /// the ring is empty, and what the kernel saw is `kernel_received + kernel_dropped` as libpcap
     /// defines them on Linux.
     pub struct CaptureCounters {
-        /// Frames handed out.
+        /// Frames handed out; of several files also the one that each open file stands on.
         frames_total,
         /// Captured bytes in them.
         bytes_total,

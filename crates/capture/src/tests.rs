@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use offpath_types::LinkType;
+use proptest::prelude::*;
 
 use crate::testing::*;
 use crate::*;
@@ -255,6 +256,78 @@ fn bit_flips_and_seeds() {
     }
     for seed in [&b""[..], b"\0", b"text\n", &[0; 40], &[0xff; 40], b"\x0a\x0d\x0d\x0a", b"\x1f\x8b\x08"] {
         fuzz_pcap_file(seed);
+    }
+}
+
+/// Half a record header after every sixteenth byte looks sound and its successor does not: the search must
+/// stay linear (a step that moves the whole window makes this take minutes).
+#[test]
+fn searching_for_a_sound_record_is_linear() {
+    let mut data = plain(&[(10, 0, b"before")]);
+    data.extend(record(false, 10, 0, u32::MAX, u32::MAX));
+    let near_miss = record(false, 10, 0, 262_143, 262_143);
+    for _ in 0..1 << 16 {
+        data.extend(&near_miss);
+    }
+    // Further than a near miss reaches, so that none of them points at the sound records.
+    data.resize(data.len() + 300_000, 0);
+    data.extend(&plain(&[(11, 0, &[0; 40]), (12, 0, b"after")])[24..]);
+    for buffer in [64, 1 << 17, 1 << 20] {
+        let (got, source) = try_read(&data, buffer).unwrap();
+        assert_eq!(got.len(), 3, "{:?}", source.problems());
+        assert_eq!(source.counters().damaged_bytes_total, 16 + (16 << 16) + 300_000);
+    }
+}
+
+#[test]
+fn sources_can_move_to_a_worker_thread() {
+    fn check<T: Send>() {}
+    check::<FileSource>();
+    check::<LiveSource>();
+    check::<FaultySource<MemorySource>>();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// What was written is read, whatever the sizes, whatever the buffer.
+    #[test]
+    fn any_frames_round_trip(
+        frames in prop::collection::vec((0u32..4, 0u32..1_000_000, prop::collection::vec(any::<u8>(), 0..200)), 0..20),
+        big: bool,
+        buffer in 64usize..600,
+    ) {
+        let mut sorted: Vec<_> = frames.iter().map(|(s, f, b)| (*s, *f, b.as_slice())).collect();
+        sorted.sort_by_key(|(s, f, _)| (*s, *f));
+        let want: Vec<Got> = sorted
+            .iter()
+            .map(|(s, f, b)| eth(u64::from(*s) * 1_000_000_000 + u64::from(*f) * 1000, b))
+            .collect();
+        let classic = pcap(big, MICRO, 4, 0, 1, &sorted);
+        let mut ng = [section(big, 1), interface(big, 1, 0, &[])].concat();
+        for (s, f, b) in &sorted {
+            ng.extend(enhanced(big, 0, u64::from(*s) * 1_000_000 + u64::from(*f), b, b.len() as u32));
+        }
+        for data in [classic, ng, snoop(&sorted)] {
+            let (got, source) = try_read(&data, buffer).unwrap();
+            prop_assert_eq!(&got, &want);
+            prop_assert!(source.problems().is_empty());
+        }
+    }
+
+    /// Bytes are cut out, put in and overwritten: the books balance and nothing panics.
+    #[test]
+    fn any_damage_is_survived(
+        which in 0usize..7,
+        edits in prop::collection::vec((0usize..1000, 0usize..40, prop::collection::vec(any::<u8>(), 0..40)), 1..6),
+    ) {
+        let mut data = samples()[which].1.clone();
+        for (at, cut, put) in edits {
+            let at = at % (data.len() + 1);
+            let end = (at + cut).min(data.len());
+            data.splice(at..end, put);
+        }
+        fuzz_pcap_file(&data);
     }
 }
 
