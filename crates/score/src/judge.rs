@@ -127,15 +127,24 @@ pub(crate) fn outcome(ev: &mut Evidence, failed: bool, baseline: f64, w: &Weight
 }
 
 /// Weighs the client's own history against evidence that others gave; never against its own record.
-pub(crate) fn history(ev: &mut Evidence, client: &Entity, attempts: f64, known_device: bool, w: &Weights) {
+/// `tried`: its attempts and the users it tried.
+pub(crate) fn history(
+    ev: &mut Evidence,
+    client: &Entity,
+    tried: (f64, f64),
+    known_device: bool,
+    w: &Weights,
+) {
     let others = ev.points(&OTHERS) + ev.points_on(&CLIENT, EntityKind::Prefix);
     if others <= 0.0 {
         return;
     }
     let requests = f64::from(client.requests[H1H]);
-    let per_attempt = (requests - attempts).max(0.0) / (attempts + 1.0);
-    let browsing = (ramp(per_attempt, 2.0, 8.0) * 25.0).min(others);
-    ev.set(Signal::BrowsingHistory, EntityKind::Session, -browsing, per_attempt, 2.0, w);
+    let (attempts, users) = tried;
+    // Several attempts for one user are mostly a person's.
+    let per_attempt = (requests - attempts).max(0.0) / (users + 0.25 * attempts + 1.0);
+    let browsing = (ramp(per_attempt, 0.7, 5.0) * 30.0).min(others);
+    ev.set(Signal::BrowsingHistory, EntityKind::Session, -browsing, per_attempt, 0.7, w);
     if known_device {
         ev.set(Signal::KnownDevice, EntityKind::User, -(30.0f64.min(others - browsing)), 1.0, 0.0, w);
     }
@@ -266,11 +275,11 @@ mod tests {
         ev.set(Signal::CellFailureRatio, EntityKind::Fingerprint, 20.0, 0.5, 0.09, &W);
         let mut client = Entity::new(Timestamp::ZERO);
         client.requests = [50.0; 4];
-        history(&mut ev, &client, 1.0, true, &W);
+        history(&mut ev, &client, (1.0, 1.0), true, &W);
         assert_eq!(ev.points(&[Signal::BrowsingHistory, Signal::KnownDevice]), -20.0);
         let mut own = Evidence::new();
         own.set(Signal::LoginFailureRate, EntityKind::Ip, 70.0, 30.0, 1.0, &W);
-        history(&mut own, &client, 1.0, true, &W);
+        history(&mut own, &client, (1.0, 1.0), true, &W);
         assert_eq!(own.points(&[Signal::BrowsingHistory]), 0.0);
     }
 }

@@ -22,6 +22,8 @@ use crate::table::Table;
 
 /// Confidence below which a transaction teaches the baselines.
 const UNSUSPICIOUS: u8 = 50;
+/// Attempts in an hour by which one address teaches its endpoint's baseline.
+const LESSONS_MAX: f32 = 2.0;
 /// Points of a client's own record from which its attempts no longer speak about its cell.
 const EXPLAINED: f64 = 60.0;
 /// How long a cell's counts last, in seconds.
@@ -407,6 +409,10 @@ impl Scorer {
         {
             return 0.0;
         }
+        // A stack that people use too: its requests other than logins are mostly theirs.
+        if login.good > 3.0 + 0.02 * login.attempts[H1H] {
+            return 0.0;
+        }
         let part = f64::from(login.attempts[H10M]) / f64::from(entity.requests[H10M]).max(1.0);
         // Automated clients make one other request per attempt, or none.
         let share = f64::from(login.cell_share) * (2.0 * part).min(1.0);
@@ -429,8 +435,11 @@ impl Scorer {
         else {
             return;
         };
-        let attempts = self.logins.get(client).map_or(0.0, |l| f64::from(l.attempts[H1H]));
-        judge::history(ev, client, attempts, known_device, &self.weights);
+        let tried = self
+            .logins
+            .get(client)
+            .map_or((0.0, 0.0), |l| (f64::from(l.attempts[H1H]), l.peers.last_count()));
+        judge::history(ev, client, tried, known_device, &self.weights);
     }
 
     fn judge_attempt(
@@ -473,10 +482,11 @@ impl Scorer {
                 );
             }
         }
-        if attempt.outcome != LoginOutcome::Success && attempt.surge.0 >= 1.0 {
+        let share = self.judge_cell(tx, slots, attempt, epoch, ev);
+        // A hot cell explains the surge: the same attempts must not speak twice.
+        if share == 0.0 && attempt.outcome != LoginOutcome::Success && attempt.surge.0 >= 1.0 {
             ev.set(Signal::LoginSurge, EntityKind::Endpoint, 10.0, attempt.surge.0, 1.0, &self.weights);
         }
-        let share = self.judge_cell(tx, slots, attempt, epoch, ev);
         if attempt.outcome != LoginOutcome::Unknown {
             judge::outcome(ev, failed, attempt.baseline, &self.weights);
         }
@@ -575,7 +585,7 @@ impl Scorer {
             attempt.baseline,
             &self.weights,
         );
-        if attempt.outcome != LoginOutcome::Success && surge.0 >= 1.0 {
+        if share == 0.0 && attempt.outcome != LoginOutcome::Success && surge.0 >= 1.0 {
             ev.set(
                 Signal::CellLoginSurge,
                 EntityKind::Fingerprint,
@@ -674,7 +684,10 @@ impl Scorer {
             return;
         }
         let failed = attempt.outcome == LoginOutcome::Failure;
-        if let Some(at) = slots[PLAIN]
+        // One address teaches little: before its own record convicts it, it must not have made itself usual.
+        let by_client = self.login(slots, EntityKind::Ip).map_or(0.0, |l| l.attempts[H1H]);
+        if by_client <= LESSONS_MAX
+            && let Some(at) = slots[PLAIN]
             && let Some(login) = &mut self.endpoints.get_mut(at).login
         {
             login.learn(now, failed, attempt.page_before);

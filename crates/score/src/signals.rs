@@ -70,7 +70,7 @@ signals! {
         "A claimed browser that loads pages or calls APIs but never the scripts, styles, images or pages that others load.";
     StackContradicted, "stack_contradicted", Fingerprint, 0.0 ..= 30.0,
         "The header set contradicts the User-Agent (baseline: share of unsuspicious transactions where it does).";
-    BrowsingHistory, "browsing_history", Session, -25.0 ..= 0.0,
+    BrowsingHistory, "browsing_history", Session, -30.0 ..= 0.0,
         "The client has done much else than log in; outweighs evidence that only others like it gave.";
     KnownDevice, "known_device", User, -30.0 ..= 0.0,
         "The user has logged in from this address with this stack before; outweighs evidence that others gave.";
