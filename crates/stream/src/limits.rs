@@ -47,8 +47,6 @@ pub struct StreamLimits {
     pub ack_ahead_max: u32,
     /// Furthest start of a believable RST before the next expected byte.
     pub reset_behind_max: u32,
-    /// How far below an acknowledgement-derived start a midstream direction's first data may begin.
-    pub rebase_max: u32,
     /// Nanoseconds that an acknowledged hole waits for bytes that the mirror reordered.
     pub hole_acked_nanos: u64,
     /// Further segments of the flow after which an acknowledged hole waits no more than
@@ -90,7 +88,6 @@ impl Default for StreamLimits {
             // The largest window that scaling can announce (RFC 7323 §2.2).
             ack_ahead_max: 1 << 30,
             reset_behind_max: 64 << 10,
-            rebase_max: 1 << 20,
             hole_acked_nanos: 100 * MS,
             hole_acked_segments: 3,
             hole_acked_min_nanos: 2 * MS,

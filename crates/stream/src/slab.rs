@@ -36,7 +36,7 @@ impl<T> Slab<T> {
             return id;
         }
         let id = self.high;
-        if id as usize % PAGE_LEN == 0 {
+        if (id as usize).is_multiple_of(PAGE_LEN) {
             self.pages.push(Vec::with_capacity(PAGE_LEN));
         }
         self.pages[(id >> PAGE_SHIFT) as usize].push(Some(value));
