@@ -58,7 +58,8 @@ fn bench(name: &str, frames: &[Vec<u8>]) {
 fn tcp(n: u8) -> Vec<u8> {
     let mut header = vec![0; 32];
     // Both directions in turn.
-    let (src, dst) = if n % 2 == 0 { (40_000 + u16::from(n), 80) } else { (80, 40_000 + u16::from(n)) };
+    let (src, dst) =
+        if n.is_multiple_of(2) { (40_000 + u16::from(n), 80) } else { (80, 40_000 + u16::from(n)) };
     header[..2].copy_from_slice(&src.to_be_bytes());
     header[2..4].copy_from_slice(&dst.to_be_bytes());
     header[12] = 0x80;
@@ -74,7 +75,7 @@ fn ipv4(protocol: u8, src: u8, dst: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn tcp_v4(n: u8) -> Vec<u8> {
-    let (src, dst) = if n % 2 == 0 { (1, 2) } else { (2, 1) };
+    let (src, dst) = if n.is_multiple_of(2) { (1, 2) } else { (2, 1) };
     ipv4(6, src, dst, &tcp(n))
 }
 
@@ -82,7 +83,7 @@ fn tcp_v6(n: u8) -> Vec<u8> {
     let segment = tcp(n);
     let [high, low] = (segment.len() as u16).to_be_bytes();
     let mut header = vec![0x60, 0, 0, 0, high, low, 6, 64];
-    let (src, dst) = if n % 2 == 0 { (1, 2) } else { (2, 1) };
+    let (src, dst) = if n.is_multiple_of(2) { (1, 2) } else { (2, 1) };
     for last in [src, dst] {
         header.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
     }

@@ -166,7 +166,7 @@ impl Defrag {
         }
         let start = fragment.offset;
         let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX).saturating_add(start);
-        if bytes.is_empty() || end > DATAGRAM_LEN_MAX || (fragment.more && bytes.len() % 8 != 0) {
+        if bytes.is_empty() || end > DATAGRAM_LEN_MAX || (fragment.more && !bytes.len().is_multiple_of(8)) {
             return Err(DecodeError::FragmentInvalid);
         }
 
@@ -433,13 +433,16 @@ mod tests {
         }
     }
 
+    /// Offset, bytes, more to come.
+    type Part<'a> = (u32, &'a [u8], bool);
+
     const A: [u8; 8] = *b"aaaaaaaa";
     const B: [u8; 8] = *b"bbbbbbbb";
     const C: [u8; 3] = *b"ccc";
 
     #[test]
     fn any_order_and_any_duplicates_give_the_same_datagram() {
-        let parts: [(u32, &[u8], bool); 3] = [(0, &A, true), (8, &B, true), (16, &C, false)];
+        let parts: [Part<'_>; 3] = [(0, &A, true), (8, &B, true), (16, &C, false)];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             for repeat in [1, 3] {
                 for v6 in [false, true] {
@@ -467,7 +470,7 @@ mod tests {
     #[test]
     fn ipv4_overlaps_keep_the_first_copy() {
         // (name, fragments after A at 0 and B at 16, the datagram)
-        let cases: [(&str, &[(u32, &[u8], bool)], &[u8]); 5] = [
+        let cases: [(&str, &[Part<'_>], &[u8]); 5] = [
             ("covers the hole", &[(8, &[b'x'; 8], true), (24, &C, false)], b"aaaaaaaaxxxxxxxxbbbbbbbbccc"),
             ("reaches into both", &[(0, &[b'x'; 24], true), (24, &C, false)], b"aaaaaaaaxxxxxxxxbbbbbbbbccc"),
             ("over everything", &[(0, &[b'x'; 27], false)], b"aaaaaaaaxxxxxxxxbbbbbbbbxxx"),

@@ -3,7 +3,7 @@
 //! In: frames as captured. Out: the TCP segment that a frame carries, borrowed from it, under its innermost
 //! addresses. Envelopes are walked through: Ethernet (802.3 LLC/SNAP too), Linux cooked v1 and v2, loopback,
 //! raw IP, PPP, Cisco HDLC; VLAN tags, MPLS, PPPoE, NSH; IP-in-IP, 6in4, GRE, ERSPAN I–III, EtherIP; and
-//! over UDP, by port, VXLAN, VXLAN-GPE, GENEVE, GTP-U and Teredo. Fragments are put together under caps.
+//! over UDP, by port, VXLAN, VXLAN-GPE, GENEVE, GTP-U, GRE and Teredo. Fragments are put together under caps.
 //!
 //! ```text
 //!  Ethernet │ IPv4 │ UDP │ VXLAN │ Ethernet │ IPv6 │ ext. │ TCP │ payload │ padding

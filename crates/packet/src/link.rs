@@ -1,4 +1,4 @@
-//! Link headers: Ethernet with tags, LLC, loopback, Linux cooked, PPP, Cisco HDLC.
+//! Link headers: Ethernet with tags, FabricPath, LLC, loopback, Linux cooked, PPP, Cisco HDLC.
 //!
 //! Sources: IEEE 802.3 and 802.1Q, RFC 1042 (SNAP), RFC 1661/1662 (PPP), RFC 2516 (PPPoE),
 //! <https://www.tcpdump.org/linktypes.html>.
@@ -42,6 +42,12 @@ pub(crate) fn ether_type<'b>(context: &Context, c: &mut Cursor<'b>, number: u16)
         0x8847 | 0x8848 => Ok(Next::Mpls),
         0x8864 => pppoe(c),
         0x894f => Ok(Next::Nsh),
+        // Cisco FabricPath: a tag of 2 bytes, then the tunnelled frame.
+        0x8903 => {
+            c.enter(context)?;
+            c.skip(2, Layer::Ethernet)?;
+            Ok(Next::Ethernet)
+        }
         _ => Err(Stop::NonIp),
     }
 }

@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn each_flag_is_its_bit_and_prints_its_letter() {
-        let all: [(TcpFlags, fn(TcpFlags) -> bool, &str); 6] = [
+        type Row = (TcpFlags, fn(TcpFlags) -> bool, &'static str);
+        let all: [Row; 6] = [
             (TcpFlags::FIN, TcpFlags::fin, "[F]"),
             (TcpFlags::SYN, TcpFlags::syn, "[S]"),
             (TcpFlags::RST, TcpFlags::rst, "[R]"),

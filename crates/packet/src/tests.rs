@@ -220,6 +220,8 @@ fn envelopes() -> Vec<(&'static str, LinkType, Vec<u8>, u64)> {
             over_gre(&[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 10, 0, 100, 0, 0, 0, 9, 0, 0, 0x08, 0], &v4),
             ERSPAN | 100,
         ),
+        ("gre over udp", Ethernet, over_udp(4754, &cat(&[&[0x20, 0, 8, 0, 0, 0, 0, 8], &v4])), GRE_KEY | 8),
+        ("fabricpath", Ethernet, eth(0x8903, &cat(&[&[0x40, 0x20], &inner])), 0),
         ("vxlan", Ethernet, over_udp(4789, &vxlan(4242, &inner)), VXLAN | 4242),
         ("vxlan linux port", Ethernet, over_udp(8472, &vxlan(1, &inner)), VXLAN | 1),
         (
@@ -428,6 +430,7 @@ fn what_is_not_tcp_counts_under_its_kind() {
         ("vxlan port, no vxlan", over_udp(4789, &[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0]), udp_),
         ("vxlan port, short", over_udp(4789, &[0x08]), udp_),
         ("gpe port, unknown protocol", over_udp(4790, &[0x0c, 0, 0, 9, 0, 0, 1, 0]), udp_),
+        ("gre port, no gre", over_udp(4754, &[0xff, 0xff, 8, 0, 1, 2, 3, 4]), udp_),
         ("geneve control", over_udp(6081, &[0, 0x80, 8, 0, 0, 0, 0, 0]), udp_),
         ("geneve options past the end", over_udp(6081, &[0x3f, 0, 8, 0, 0, 0, 0, 0]), udp_),
         ("gtp echo", over_udp(2152, &[0x32, 1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0]), udp_),

@@ -2,7 +2,7 @@
 //!
 //! Sources: RFC 3032 and 4385 (MPLS), RFC 8300 (NSH), RFC 2784, 2890, 1701 and 2637 (GRE),
 //! draft-foschiano-erspan-03, RFC 3378 (EtherIP), RFC 7348 (VXLAN), draft-ietf-nvo3-vxlan-gpe,
-//! RFC 8926 (GENEVE), 3GPP TS 29.281 (GTP-U), RFC 4380 (Teredo).
+//! RFC 8926 (GENEVE), RFC 8086 (GRE in UDP), 3GPP TS 29.281 (GTP-U), RFC 4380 (Teredo).
 //!
 //! A UDP port is only a hint: a payload that does not look like the port's tunnel is left as UDP. Once the
 //! tunnel header is accepted, what is wrong inside it is an error like anywhere else.
@@ -179,6 +179,10 @@ pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         c.bound_to(len.saturating_sub(8), LengthSource::Udp);
     }
     let inner = match dst {
+        // GRE in UDP (RFC 8086): as strict as the others about what is accepted, then plain GRE.
+        4754 if matches!(c.bytes, [flags, version, ..] if flags & 0x4f == 0 && *version == 0) => {
+            return gre(context, c);
+        }
         4789 | 8472 => vxlan(c),
         4790 => vxlan_gpe(c),
         6081 => geneve(c),
