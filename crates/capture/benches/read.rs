@@ -1,18 +1,20 @@
 //! Reads a capture with `FileSource` and prints what it cost, to be set beside `tcpdump -r F -w /dev/null`.
 //!
 //! `cargo bench -p offpath-capture --bench read -- FILE… [--peer pcap-parser] [--buffer KIB] [--runs N]`
+//! `… -- --live INTERFACE --seconds N [--workers N]` counts what a live interface brings instead.
 //! Without a file it writes one of 64 MiB into the temporary directory and reads that.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use offpath_capture::{FileOptions, FileSource, PacketSource, Polled};
+use offpath_capture::{FileOptions, FileSource, LiveOptions, LiveSource, PacketSource, Polled};
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{LegacyPcapReader, PcapBlockOwned, PcapError, PcapNGReader};
 
 fn main() -> ExitCode {
     let (mut files, mut peer, mut buffer, mut runs) = (Vec::new(), false, 0, 5);
+    let (mut live, mut seconds, mut workers) = (None, 5, 1);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -20,8 +22,25 @@ fn main() -> ExitCode {
             "--peer" => peer = args.next().is_some_and(|p| p == "pcap-parser"),
             "--buffer" => buffer = args.next().and_then(|n| n.parse().ok()).unwrap_or(0) * 1024,
             "--runs" => runs = args.next().and_then(|n| n.parse().ok()).unwrap_or(5),
+            "--live" => live = args.next(),
+            "--seconds" => seconds = args.next().and_then(|n| n.parse().ok()).unwrap_or(5),
+            "--workers" => workers = args.next().and_then(|n| n.parse().ok()).unwrap_or(1),
             file => files.push(PathBuf::from(file)),
         }
+    }
+    if let Some(interface) = live {
+        let handles: Vec<_> = (0..workers)
+            .map(|worker| {
+                let options = LiveOptions { worker, workers, ..LiveOptions::new(&interface) };
+                std::thread::spawn(move || listen(&options, seconds))
+            })
+            .collect();
+        for handle in handles {
+            if handle.join().is_err() {
+                return ExitCode::FAILURE;
+            }
+        }
+        return ExitCode::SUCCESS;
     }
     let made = if files.is_empty() {
         match make() {
@@ -49,6 +68,36 @@ fn main() -> ExitCode {
     }
     drop(made);
     ExitCode::SUCCESS
+}
+
+/// Counts frames of an interface.
+fn listen(options: &LiveOptions, seconds: u64) {
+    let mut source = LiveSource::open(options).unwrap_or_else(|e| panic!("{e}"));
+    let (start, mut idle) = (Clock::now(), 0u64);
+    let mut n = 0u32;
+    loop {
+        match source.next_frame() {
+            Ok(Polled::Frame(_)) => {}
+            Ok(Polled::Idle(_)) => idle += 1,
+            Ok(Polled::End) => break,
+            Err(e) => panic!("{e}"),
+        }
+        n = n.wrapping_add(1);
+        if (n.is_multiple_of(256) || idle % 8 == 7) && start.elapsed_ms() > seconds as f64 * 1e3 {
+            break;
+        }
+    }
+    source.refresh();
+    let c = source.counters();
+    println!(
+        "worker {}: {} frames {} bytes  kernel {} dropped {}  idle {idle}  process cpu {:.0} ms",
+        options.worker,
+        c.frames_total,
+        c.bytes_total,
+        c.kernel_received,
+        c.kernel_dropped,
+        cpu_ms(),
+    );
 }
 
 /// Reads with ours; the sum touches one byte of each frame.

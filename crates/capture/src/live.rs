@@ -459,14 +459,58 @@ mod tests {
         assert!(e.contains("cannot join fanout group 4711 on any"), "{e}");
     }
 
+    fn ip(args: &str) {
+        let done = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {args}");
+    }
+
+    /// What the kernel counts is what was handed out and what was dropped, also when the ring overflows.
+    #[test]
+    #[ignore = "needs root: run by make lab"]
+    fn live_kernel_counts_balance_when_the_ring_overflows() {
+        ip("link add offpath-t2 type veth peer name offpath-t3");
+        ip("address add 203.0.113.1/30 dev offpath-t3");
+        ip("link set offpath-t2 up");
+        ip("link set offpath-t3 up");
+        ip("neighbour add 203.0.113.2 lladdr 02:00:00:00:00:02 dev offpath-t3 nud permanent");
+        let carrier = || std::fs::read_to_string("/sys/class/net/offpath-t3/operstate").unwrap() == "up\n";
+        let up = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            carrier()
+        });
+        assert!(up, "the pair never came up");
+        let filter = "udp and dst host 203.0.113.2";
+        let small = LiveOptions { ring_bytes: 1 << 20, ..options("offpath-t2", filter) };
+        let mut source = LiveSource::open(&small).unwrap();
+        let sender = UdpSocket::bind("203.0.113.1:0").unwrap();
+        let sent = 5000;
+        for _ in 0..sent {
+            sender.send_to(&[0; 1400], "203.0.113.2:9").unwrap();
+        }
+        // Two dry polls in a row: the open block was retired in between.
+        let (mut frames, mut idle) = (0, 0);
+        while idle < 2 {
+            match source.next_frame().unwrap() {
+                Polled::Frame(f) => {
+                    assert_eq!((f.link, f.wire_len), (LinkType::Ethernet, 14 + 28 + 1400));
+                    (frames, idle) = (frames + 1, 0);
+                }
+                Polled::Idle(_) => idle += 1,
+                Polled::End => panic!("ended"),
+            }
+        }
+        source.refresh();
+        ip("link del offpath-t2");
+        let c = source.counters();
+        assert!(c.kernel_dropped > 0 && frames > 0, "{c:?}");
+        assert_eq!((c.frames_total, c.kernel_received), (frames, sent), "{c:?}");
+        assert_eq!(c.kernel_received, c.frames_total + c.kernel_dropped, "{c:?}");
+    }
+
     /// An interface that goes away ends the source with an error that names it, and it does not spin.
     #[test]
     #[ignore = "needs root: run by make lab"]
     fn live_interface_that_vanishes_is_an_error() {
-        let ip = |args: &str| {
-            let done = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
-            assert!(done.success(), "ip {args}");
-        };
         ip("link add offpath-t0 type veth peer name offpath-t1");
         ip("link set offpath-t0 up");
         let mut source = LiveSource::open(&options("offpath-t0", "")).unwrap();

@@ -58,9 +58,9 @@ offpath_types::counters! {
     ///
     /// Files, at [`Polled::End`]: `stream_bytes_total == bytes_total + overhead_bytes_total +
     /// damaged_bytes_total`. Faults: `frames_total == frames of the inner source - fault_dropped_total +
-    /// fault_duplicated_total`. Live: `kernel_received == frames_total + frames_before_group_total` once
-    /// the ring is empty, and what the kernel saw is `kernel_received + kernel_dropped` as libpcap
-    /// defines them on Linux.
+    /// fault_duplicated_total`. Live, once the ring is empty and the counts are fresh: `kernel_received ==
+    /// frames_total + frames_before_group_total + kernel_dropped`; on `lo` the kernel counts each frame
+    /// twice, going out and coming in, and libpcap hands out one of them.
     pub struct CaptureCounters {
         /// Frames handed out; of several files also the one that each open file stands on.
         frames_total,
@@ -70,7 +70,8 @@ offpath_types::counters! {
         frames_snapped_total,
         /// Frames whose time was before the one of the frame before them, and was clamped.
         time_backwards_total,
-        /// Frames that passed the filter in the kernel; in pcapng files, what interface statistics say.
+        /// Frames that passed the filter in the kernel, dropped ones included; in pcapng files, what interface
+        /// statistics say.
         kernel_received,
         /// Frames that the kernel dropped since the ring was full; in pcapng files likewise.
         kernel_dropped,
