@@ -1,1 +1,8 @@
+//! End-to-end tests: the built binary on real input.
 
+mod boundaries;
+mod cli;
+mod golden;
+mod replay;
+mod support;
+mod webhook;

@@ -1,0 +1,113 @@
+# The same entry points for people and for CI. `make` prints this list.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO      ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+OFFPATH    := $(TARGET_DIR)/release/offpath
+TESTKIT    := $(TARGET_DIR)/release/offpath-testkit
+DEMO       := captures/demo-account-takeover/input.pcap.gz
+CAP        ?= $(DEMO)
+SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT        := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+# Installs the packages of $(1) that are missing; asks the archive for its list only when it has to.
+need = @missing=""; for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -qq; $(APT) $$missing >/dev/null; fi
+
+.PHONY: help
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install the system packages that a build needs and that are missing
+	$(call need,libpcap-dev gcc libc6-dev make)
+
+.PHONY: setup-lab
+setup-lab: setup ## install what the lab needs: HAProxy, curl, Chromium, Python and Node clients, tc
+	$(call need,iproute2 haproxy curl python3 python3-requests python3-aiohttp chromium nodejs)
+
+.PHONY: build
+build: setup ## build the release binaries
+	$(CARGO) build --release --locked -p offpath -p offpath-testkit
+
+.PHONY: run
+run: setup ## the main job: replay the shipped demo capture and print the report
+	$(CARGO) build --release --locked -p offpath
+	$(OFFPATH) replay $(DEMO)
+
+.PHONY: replay
+replay: setup ## replay one capture: make replay CAP=captures/…/input.pcap
+	$(CARGO) build --release --locked -p offpath
+	$(OFFPATH) replay $(CAP)
+
+.PHONY: test
+test: lint unit golden lab ## everything that CI runs
+
+.PHONY: check
+check: lint unit ## lint and unit tests: fast, no root
+
+.PHONY: lint
+lint: setup ## formatting, clippy with denied warnings, docs with denied warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked -q
+
+.PHONY: unit
+unit: setup ## unit, property and end-to-end tests: offline, no root
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace --locked; \
+	else $(CARGO) test --workspace --locked; fi
+	$(CARGO) test --workspace --doc --locked -q
+
+.PHONY: golden
+golden: setup ## replay every golden capture with 1, 2 and 4 workers and compare
+	$(CARGO) test --locked -p offpath --test e2e golden
+
+.PHONY: golden-update
+golden-update: setup ## rewrite the expected files of the golden captures, for review
+	OFFPATH_UPDATE_GOLDEN=1 $(CARGO) test --locked -p offpath --test e2e golden
+
+.PHONY: lab
+lab: setup-lab build ## closed loop in network namespaces: mirror, attack, block, proof (needs root)
+	$(SUDO) crates/testkit/lab/lab.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
+
+.PHONY: conformance
+conformance: build ## compare with captures made by others: make conformance CORPUS=folder-with-conform.py
+	$(CORPUS)/conform.py $(OFFPATH)
+
+.PHONY: bench
+bench: setup ## micro benchmarks of every crate
+	$(CARGO) bench --workspace --locked
+
+.PHONY: bench-peers
+bench-peers: build ## Suricata and tcpdump on the same capture in the same run
+	$(call need,tcpdump python3)
+	$(SUDO) crates/testkit/lab/install-suricata.sh
+	crates/testkit/lab/bench-peers.sh $(OFFPATH) $(TESTKIT)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## 30 seconds per fuzz target (needs a nightly compiler and cargo-fuzz)
+	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly"; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	cd crates/fuzz && for t in $$($(CARGO) +nightly fuzz list --fuzz-dir .); do $(CARGO) +nightly fuzz run --fuzz-dir . $$t seeds/$$t -- -max_total_time=30 -rss_limit_mb=2048; done
+
+.PHONY: fuzz
+fuzz: ## fuzz one target until stopped: make fuzz T=http1_cuts
+	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly"; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	cd crates/fuzz && $(CARGO) +nightly fuzz run --fuzz-dir . $(T) seeds/$(T)
+
+.PHONY: deps
+deps: ## licences, advisories, duplicates (builds cargo-deny first: about 15 minutes)
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --config .cargo/deny.toml check
+
+.PHONY: docs
+docs: ## build the API documentation
+	$(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+.PHONY: release
+release: build ## stripped binary and completions under target/dist
+	mkdir -p $(TARGET_DIR)/dist
+	strip -o $(TARGET_DIR)/dist/offpath $(OFFPATH)
+	for s in bash zsh fish; do $(OFFPATH) completions $$s > $(TARGET_DIR)/dist/offpath.$$s; done

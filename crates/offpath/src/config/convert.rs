@@ -1,0 +1,300 @@
+//! From the file's sections to what the crates want.
+
+use offpath_enforce::{BlastRadius, PlannerConfig};
+use offpath_packet::DecoderLimits;
+use offpath_protocol::facts::FactsConfig;
+use offpath_protocol::{ProtocolConfig, ProtocolLimits};
+use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConfig, Scorer};
+use offpath_stream::StreamLimits;
+use offpath_types::{BodyHint, IdentityKey};
+
+use super::{BodySays, Config, ConfigError, OutcomeSection, nets};
+use crate::worker::{SHARDS, Worker};
+
+const MS: u64 = 1_000_000;
+
+impl Config {
+    /// Checks what types alone cannot.
+    pub(super) fn check(&self, file: &str) -> Result<(), ConfigError> {
+        let range = |key: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError::value(file, key, value, &format!("must be from {low} to {high}")))
+            }
+        };
+        range("capture.workers", self.capture.workers as u64, 1, SHARDS as u64)?;
+        range("capture.snaplen_bytes", u64::from(self.capture.snaplen_bytes), 64, 1 << 20)?;
+        range("capture.ring_mib", u64::from(self.capture.ring_mib), 1, 4095)?;
+        range("capture.poll_ms", u64::from(self.capture.poll_ms), 1, 1000)?;
+        range("decode.tunnel_depth_max", u64::from(self.decode.tunnel_depth_max), 1, 32)?;
+        range("stream.flows_max", u64::from(self.stream.flows_max), SHARDS as u64, 1 << 30)?;
+        range("http.head_bytes_max", self.http.head_bytes_max as u64, 256, 16 << 20)?;
+        range("http.headers_max", self.http.headers_max as u64, 1, 256)?;
+        range("http.body_inspect_bytes_max", self.http.body_inspect_bytes_max as u64, 0, 16 << 20)?;
+        range("http.text_bytes_max", self.http.text_bytes_max as u64, 64, 1 << 20)?;
+        range("score.risk_confidence", u64::from(self.score.risk_confidence), 0, 100)?;
+        range("score.explain_confidence", u64::from(self.score.explain_confidence), 0, 100)?;
+        for (key, value) in [
+            ("score.prior", self.score.prior),
+            ("score.failure_ratio_prior", self.score.failure_ratio_prior),
+            ("score.cell_error_rate", self.score.cell_error_rate),
+        ] {
+            if !(value > 0.0 && value < 1.0) {
+                return Err(ConfigError::value(file, key, value, "must lie between 0 and 1, both excluded"));
+            }
+        }
+        for (name, weight) in &self.score.weights {
+            if !(0.0..=10.0).contains(weight) {
+                return Err(ConfigError::value(
+                    file,
+                    &format!("score.weights.{name}"),
+                    weight,
+                    "must be from 0 to 10",
+                ));
+            }
+        }
+        self.check_policies(file)?;
+        self.check_webhooks(file)
+    }
+
+    fn check_policies(&self, file: &str) -> Result<(), ConfigError> {
+        for (i, policy) in self.policy.iter().enumerate() {
+            let key = format!("policy[{i}]");
+            if policy.name.is_empty() || policy.name.len() > 128 {
+                return Err(ConfigError::value(file, &format!("{key}.name"), &policy.name, "1 to 128 bytes"));
+            }
+            if self.policy[..i].iter().any(|p| p.name == policy.name) {
+                return Err(ConfigError::value(
+                    file,
+                    &format!("{key}.name"),
+                    &policy.name,
+                    "is the name of two policies",
+                ));
+            }
+            if policy.scope.as_ref().is_some_and(Vec::is_empty) {
+                return Err(ConfigError::value(
+                    file,
+                    &format!("{key}.scope"),
+                    "[]",
+                    "name at least one entity, or leave it out",
+                ));
+            }
+            if policy.ttl_secs == 0 {
+                return Err(ConfigError::value(file, &format!("{key}.ttl_secs"), 0, "must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_webhooks(&self, file: &str) -> Result<(), ConfigError> {
+        for (i, hook) in self.webhook.iter().enumerate() {
+            let key = |name: &str| format!("webhook[{i}].{name}");
+            if self.webhook[..i].iter().any(|w| w.name == hook.name) {
+                return Err(ConfigError::value(
+                    file,
+                    &key("name"),
+                    &hook.name,
+                    "is the name of two webhooks",
+                ));
+            }
+            if !hook.url.starts_with("http://") && !hook.url.starts_with("https://") {
+                return Err(ConfigError::value(
+                    file,
+                    &key("url"),
+                    &hook.url,
+                    "must start with http:// or https://",
+                ));
+            }
+            if hook.secret.is_none() && hook.secret_file.is_none() {
+                return Err(ConfigError::value(
+                    file,
+                    &key("secret_file"),
+                    "absent",
+                    "webhooks are signed: set it, or `secret`",
+                ));
+            }
+            if hook.confidence_min > 100 {
+                return Err(ConfigError::value(
+                    file,
+                    &key("confidence_min"),
+                    hook.confidence_min,
+                    "must be from 0 to 100",
+                ));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.delivery.jitter) {
+            return Err(ConfigError::value(
+                file,
+                "delivery.jitter",
+                self.delivery.jitter,
+                "must be from 0 to 1",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the limits of decoding.
+    pub(crate) fn decoder_limits(&self) -> DecoderLimits {
+        let d = &self.decode;
+        DecoderLimits {
+            tunnel_depth_max: d.tunnel_depth_max,
+            defrag_bytes_max: d.defrag_bytes_max,
+            defrag_datagrams_max: d.defrag_datagrams_max,
+            defrag_timeout_secs: d.defrag_timeout_secs,
+            vlan_in_key: d.vlan_in_key,
+        }
+    }
+
+    /// Makes worker `index` of `workers` of a replay.
+    pub(crate) fn worker(&self, index: usize, workers: usize, key: &IdentityKey) -> Worker {
+        Worker::new(index, workers, &self.stream_limits(SHARDS), &self.protocol_config(SHARDS), key)
+    }
+
+    /// Makes the worker of one of `lanes` live lanes.
+    pub(crate) fn worker_of_lane(&self, lanes: usize, key: &IdentityKey) -> Worker {
+        Worker::sole(&self.stream_limits(lanes), &self.protocol_config(lanes), key)
+    }
+
+    fn stream_limits(&self, tables: usize) -> StreamLimits {
+        let (s, n) = (&self.stream, tables.max(1) as u32);
+        StreamLimits {
+            flows_max: (s.flows_max / n).max(1),
+            embryonic_flows_max: (s.embryonic_flows_max / n).max(1),
+            closed_flows_max: (s.closed_flows_max / n).max(1),
+            held_bytes_per_direction_max: s.held_bytes_per_direction_max,
+            held_segments_per_direction_max: s.held_segments_per_direction_max,
+            held_bytes_max: (s.held_bytes_max / u64::from(n)).max(1),
+            hole_acked_nanos: s.hole_acked_ms.saturating_mul(MS),
+            hole_age_nanos: s.hole_age_ms.saturating_mul(MS),
+            hole_stalled_age_nanos: s.hole_stalled_age_ms.saturating_mul(MS),
+            embryonic_idle_secs: s.embryonic_idle_secs,
+            established_idle_secs: s.established_idle_secs,
+            half_closed_idle_secs: s.half_closed_idle_secs,
+            closing_idle_secs: s.closing_idle_secs,
+            ..StreamLimits::default()
+        }
+    }
+
+    fn protocol_config(&self, parsers: usize) -> ProtocolConfig {
+        let (h, id) = (&self.http, &self.identity);
+        let share = |total: usize| (total / parsers.max(1)).max(1);
+        ProtocolConfig {
+            limits: ProtocolLimits {
+                head_bytes_max: h.head_bytes_max,
+                headers_max: h.headers_max,
+                open_transactions_per_flow_max: h.open_transactions_per_flow_max.max(1),
+                open_transactions_max: share(h.open_transactions_max),
+                early_response_bytes_max: h.early_response_bytes_max,
+                early_response_nanos_max: h.early_response_ms.saturating_mul(MS),
+                search_bytes_max: h.search_bytes_max,
+                chunk_line_bytes_max: h.chunk_line_bytes_max,
+                held_bytes_max: share(h.held_bytes_max),
+                ..ProtocolLimits::default()
+            },
+            proxy_protocol: nets(&self.client.trusted_proxies),
+            facts: FactsConfig {
+                trusted_proxies: nets(&self.client.trusted_proxies),
+                client_header: self.client.header.clone(),
+                session_cookies: id.session_cookies.clone(),
+                session_headers: id.session_headers.clone(),
+                user_fields: id.user_fields.clone(),
+                password_fields: id.password_fields.clone(),
+                body_inspect_bytes_max: h.body_inspect_bytes_max,
+                text_bytes_max: h.text_bytes_max,
+            },
+        }
+    }
+
+    /// Returns the settings of scoring.
+    pub(crate) fn score_config(&self) -> ScoreConfig {
+        let (s, e) = (&self.score, &self.score.entities_max);
+        ScoreConfig {
+            entities_max: EntityCaps {
+                ip: e.ip,
+                prefix: e.prefix,
+                session: e.session,
+                user: e.user,
+                fingerprint: e.fingerprint,
+                endpoint: e.endpoint,
+                cell: e.cell,
+                password: e.password,
+            },
+            logins: self
+                .login
+                .iter()
+                .map(|l| LoginRule {
+                    method: l.method.clone(),
+                    path: l.path.clone(),
+                    success: outcome(&l.success),
+                    failure: outcome(&l.failure),
+                })
+                .collect(),
+            logins_learned: s.logins_learned,
+            distinct_window_secs: s.distinct_window_secs,
+            prior: s.prior,
+            failure_ratio_prior: s.failure_ratio_prior,
+            failure_ratio_prior_weight: s.failure_ratio_prior_weight,
+            cell_error_rate: s.cell_error_rate,
+            risk_confidence: s.risk_confidence,
+            risk_failures: s.risk_failures,
+            weights: s.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect(),
+            explain_confidence: s.explain_confidence,
+        }
+    }
+
+    /// Returns the policies: the file's, or the built-in ones where it has none.
+    pub(crate) fn policies(&self) -> Vec<Policy> {
+        if self.policy.is_empty() {
+            return Scorer::default_policies();
+        }
+        self.policy
+            .iter()
+            .map(|p| Policy {
+                name: p.name.clone(),
+                condition: p.when.condition.clone(),
+                action: p.action.0,
+                scope: match &p.scope {
+                    Some(kinds) => Scope::Fixed(kinds.iter().map(|k| k.0).collect()),
+                    None => Scope::Auto,
+                },
+                ttl_secs: p.ttl_secs,
+            })
+            .collect()
+    }
+
+    /// Returns the settings of planning; `seed` spreads load in its tables.
+    pub(crate) fn planner_config(&self, seed: u64) -> PlannerConfig {
+        let (e, b) = (&self.enforce, &self.enforce.blast_radius);
+        PlannerConfig {
+            dry_run: e.dry_run,
+            allow: nets(&e.allow),
+            own_proxies: e.own_proxies.iter().chain(&self.client.trusted_proxies).map(|n| n.0).collect(),
+            policies: self.policies().into_iter().map(|p| p.name).collect(),
+            new_blocks_per_minute_max: e.new_blocks_per_minute_max,
+            blast_radius: BlastRadius {
+                well_behaved_clients_max: b.well_behaved_clients_max,
+                window_secs: b.window_secs,
+                well_behaved_below: b.well_behaved_below,
+                suspect_from: b.suspect_from,
+                values_max: b.values_max,
+            },
+            ttl_max_secs: e.ttl_max_secs,
+            evidence_max: e.evidence_max,
+            active_max: e.active_max,
+            seed,
+        }
+    }
+}
+
+fn outcome(section: &OutcomeSection) -> OutcomeRule {
+    OutcomeRule {
+        statuses: section.status.iter().map(|s| *s..=*s).collect(),
+        redirect_contains: section.redirect_contains.clone(),
+        sets_cookie: section.sets_cookie,
+        body_hint: section.body.map(|b| match b {
+            BodySays::Success => BodyHint::Success,
+            BodySays::Failure => BodyHint::Failure,
+        }),
+    }
+}

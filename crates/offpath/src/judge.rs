@@ -1,0 +1,238 @@
+//! The end of the pipeline: scoring, planning, records, and what the report needs.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use offpath_enforce::{Delivery, Event, Planner, decision_record};
+use offpath_score::Scorer;
+use offpath_types::{IdentityKey, Timestamp, Transaction};
+
+use crate::args::OutputArgs;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::ledger::{Ledger, PipelineCounters};
+use crate::merge::Merge;
+use crate::records::RecordWriter;
+use crate::report::Findings;
+
+/// A file or standard output, behind a large buffer.
+type Output = BufWriter<Box<dyn Write + Send>>;
+
+/// Record bytes that are collected before they are written.
+const OUTPUT_BUFFER_BYTES: usize = 1 << 18;
+
+/// Scores transactions in their total order, makes decisions of the verdicts, writes both.
+pub(crate) struct Judge {
+    key: IdentityKey,
+    scorer: Scorer,
+    planner: Planner,
+    writer: RecordWriter,
+    transactions: Option<Output>,
+    decisions: Option<Output>,
+    line: Vec<u8>,
+    events: Vec<Event>,
+    delivery: Option<Delivery>,
+    live: bool,
+    observed: Observability,
+    counters: PipelineCounters,
+    /// What the report shows.
+    pub(crate) findings: Findings,
+    /// From the deciding packet to the decision, in µs; live capture only.
+    pub(crate) detection_us: Histogram<u64>,
+}
+
+impl Judge {
+    /// Opens the outputs. `live` says that packet time is wall time, so that latencies mean something.
+    pub(crate) fn new(
+        output: &OutputArgs,
+        config: &Config,
+        key: IdentityKey,
+        delivery: Option<Delivery>,
+        live: bool,
+    ) -> Result<Self, Failure> {
+        let open = |path: &Option<std::path::PathBuf>| path.as_deref().map(open_output).transpose();
+        let seed = key.seed(b"score-tables");
+        Ok(Self {
+            scorer: Scorer::new(config.score_config(), config.policies(), seed),
+            planner: Planner::new(config.planner_config(key.seed(b"planner-tables"))),
+            writer: RecordWriter::new(output.format),
+            transactions: open(&output.transactions)?,
+            decisions: open(&output.decisions)?,
+            line: Vec::with_capacity(4096),
+            events: Vec::new(),
+            delivery,
+            live,
+            observed: Observability::default(),
+            counters: PipelineCounters::default(),
+            findings: Findings::default(),
+            detection_us: Histogram::new_with_bounds(1, 3_600_000_000, 3)
+                .map_err(|e| Failure::ours(anyhow::anyhow!("latency histogram: {e:?}")))?,
+            key,
+        })
+    }
+
+    /// Returns the identity key.
+    pub(crate) fn key(&self) -> &IdentityKey {
+        &self.key
+    }
+
+    /// Tells whether transaction records are written.
+    pub(crate) fn records_wanted(&self) -> bool {
+        self.transactions.is_some()
+    }
+
+    /// Scores everything before `until`, in order.
+    pub(crate) fn take(&mut self, merge: &mut Merge, until: Timestamp) -> Result<(), Failure> {
+        let mut result = Ok(());
+        merge.drain(until, |tx, head| {
+            if result.is_ok() {
+                result = self.judge(tx, head);
+            }
+        });
+        self.counters.transactions_late_total = merge.late_total;
+        result
+    }
+
+    /// Ends TTLs up to `now`; live capture calls it on idle links too.
+    pub(crate) fn advance(&mut self, now: Timestamp) -> Result<(), Failure> {
+        self.planner.advance(now, &mut self.events);
+        if self.events.is_empty() { Ok(()) } else { self.publish(None) }
+    }
+
+    /// Ends TTLs that end within the capture, and writes out what is buffered.
+    pub(crate) fn end_of_capture(&mut self, now: Timestamp) -> Result<(), Failure> {
+        self.advance(now)?;
+        self.flush()
+    }
+
+    /// Writes out what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        for output in [&mut self.transactions, &mut self.decisions].into_iter().flatten() {
+            output.flush().map_err(|e| Failure::ours(e.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Counts transactions that a full queue kept from scoring.
+    pub(crate) fn count_dropped(&mut self, transactions: u64) {
+        self.counters.transactions_total += transactions;
+        self.counters.transactions_dropped_queue_full_total += transactions;
+    }
+
+    /// Adds the counters of scoring and planning.
+    pub(crate) fn fill(&self, ledger: &mut Ledger) {
+        ledger.pipeline = self.counters;
+        ledger.score = *self.scorer.counters();
+        ledger.planner = self.planner.counters();
+    }
+
+    /// Returns the scorer, for its summary.
+    pub(crate) fn scorer(&self) -> &Scorer {
+        &self.scorer
+    }
+
+    /// Returns the delivery, where decisions are sent.
+    pub(crate) fn delivery(&mut self) -> Option<&mut Delivery> {
+        self.delivery.as_mut()
+    }
+
+    fn judge(&mut self, tx: &Transaction, head: &[u8]) -> Result<(), Failure> {
+        self.counters.transactions_total += 1;
+        self.planner.advance(tx.emitted, &mut self.events);
+        if !self.events.is_empty() {
+            self.publish(None)?;
+        }
+        let verdict = self.scorer.observe(tx);
+        self.counters.transactions_scored_total += 1;
+        self.observed.observe(tx);
+        self.findings.observe(tx, &verdict);
+        self.planner.plan(tx, &verdict, &mut self.events);
+        if let Some(out) = &mut self.transactions {
+            self.line.clear();
+            self.writer.push_tail(tx, &verdict, &mut self.line);
+            out.write_all(head)
+                .and_then(|()| out.write_all(&self.line))
+                .map_err(|e| Failure::ours(e.into()))?;
+            self.counters.records_written_total += 1;
+        }
+        if self.events.is_empty() { Ok(()) } else { self.publish(Some(tx)) }
+    }
+
+    /// Writes and sends what planning made; `deciding` is the transaction that did it.
+    fn publish(&mut self, deciding: Option<&Transaction>) -> Result<(), Failure> {
+        let detected_after = deciding.filter(|_| self.live).map(|tx| wall_now().nanos_since(tx.emitted));
+        for mut event in self.events.drain(..) {
+            if let Event::Decision(decision) = &mut event {
+                decision.observability = self.observed.share();
+                self.counters.decisions_total += 1;
+                self.findings.decided(decision);
+                if let Some(nanos) = detected_after {
+                    self.detection_us.saturating_record(nanos / 1000);
+                }
+                if let Some(out) = &mut self.decisions {
+                    let record = decision_record(decision);
+                    serde_json::to_writer(&mut *out, &record)
+                        .map_err(io::Error::from)
+                        .and_then(|()| out.write_all(b"\n"))
+                        .map_err(|e| Failure::ours(e.into()))?;
+                    if self.live {
+                        out.flush().map_err(|e| Failure::ours(e.into()))?;
+                    }
+                }
+            }
+            self.findings.event(&event);
+            if let Some(delivery) = &mut self.delivery {
+                // A full queue is counted there; nothing here waits.
+                let seen = deciding
+                    .filter(|_| self.live)
+                    .map(|tx| std::time::UNIX_EPOCH + std::time::Duration::from_nanos(tx.emitted.as_nanos()));
+                delivery.offer(event, seen);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the wall clock as packet time; live capture only.
+#[expect(clippy::disallowed_methods, reason = "live packet time is wall time; a replay never calls this")]
+pub(crate) fn wall_now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_parts(since.as_secs(), u64::from(since.subsec_nanos()))
+}
+
+/// Share of the recent traffic that was seen whole: a moving average over about 1000 transactions.
+#[derive(Debug)]
+struct Observability(f64);
+
+impl Default for Observability {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl Observability {
+    fn observe(&mut self, tx: &Transaction) {
+        let whole = f64::from(u8::from(tx.complete));
+        self.0 += (whole - self.0) / 1000.0;
+    }
+
+    /// Returns the share, 0..=1, in steps of 0.001.
+    fn share(&self) -> f64 {
+        (self.0 * 1000.0).round() / 1000.0
+    }
+}
+
+fn open_output(path: &Path) -> Result<Output, Failure> {
+    let sink: Box<dyn Write + Send> = if path == Path::new("-") {
+        Box::new(io::stdout())
+    } else {
+        let file = File::create(path)
+            .with_context(|| format!("cannot write {}", path.display()))
+            .map_err(Failure::usage)?;
+        Box::new(file)
+    };
+    Ok(BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, sink))
+}

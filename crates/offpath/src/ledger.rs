@@ -1,0 +1,198 @@
+//! The ledger: every frame, byte and transaction in exactly one place.
+
+use offpath_capture::CaptureCounters;
+use offpath_enforce::PlannerCounters;
+use offpath_packet::DecodeCounters;
+use offpath_protocol::ProtocolCounters;
+use offpath_score::ScoreCounters;
+use offpath_stream::StreamCounters;
+use offpath_types::counters;
+use serde_json::{Map, Value, json};
+
+use crate::worker::{Worker, WorkerCounters};
+
+counters! {
+    /// What happened between parsing and output.
+    pub struct PipelineCounters {
+        /// Transactions that the parsers finished.
+        transactions_total,
+        /// Transactions that were scored.
+        transactions_scored_total,
+        /// Transactions dropped because the queue to scoring was full (live capture only).
+        transactions_dropped_queue_full_total,
+        /// Transactions that came after later ones had been scored (live capture only; they are scored all the same).
+        transactions_late_total,
+        /// Transaction records written.
+        records_written_total,
+        /// Decisions made, dry run or not.
+        decisions_total,
+    }
+}
+
+/// Counters of every stage.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) capture: CaptureCounters,
+    pub(crate) decode: DecodeCounters,
+    pub(crate) stream: StreamCounters,
+    pub(crate) protocol: ProtocolCounters,
+    pub(crate) worker: WorkerCounters,
+    pub(crate) pipeline: PipelineCounters,
+    pub(crate) score: ScoreCounters,
+    pub(crate) planner: PlannerCounters,
+    pub(crate) flows_open: u64,
+    pub(crate) held_bytes: u64,
+}
+
+/// One equation that must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Balance {
+    /// What is balanced.
+    pub(crate) name: &'static str,
+    /// What came in.
+    pub(crate) came_in: u64,
+    /// Where it went, summed.
+    pub(crate) went: u64,
+}
+
+impl Balance {
+    /// Tells whether both sides are equal.
+    pub(crate) fn holds(&self) -> bool {
+        self.came_in == self.went
+    }
+}
+
+impl Ledger {
+    /// Adds what a source and its decoder counted.
+    pub(crate) fn add_source(&mut self, capture: CaptureCounters, decode: DecodeCounters) {
+        self.capture.merge(&capture);
+        self.decode.merge(&decode);
+    }
+
+    /// Adds what a worker counted.
+    pub(crate) fn add_worker(&mut self, worker: &Worker) {
+        let (stream, protocol, counters) = worker.counters();
+        self.stream.merge(&stream);
+        self.protocol.merge(&protocol);
+        self.worker.merge(&counters);
+        self.flows_open += worker.flows_open();
+    }
+
+    /// Returns the equations, from the wire to the decision.
+    pub(crate) fn balances(&self) -> Vec<Balance> {
+        let (d, s, p, t) = (&self.decode, &self.stream, &self.protocol, &self.pipeline);
+        let mut list = vec![
+            ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
+            (
+                "frames = TCP + other + fragments held + dropped",
+                d.frames_total,
+                d.frames_tcp_total + d.frames_not_tcp() + d.frames_fragment_held_total + d.frames_dropped(),
+            ),
+            ("TCP frames = segments taken by reassembly", d.frames_tcp_total, s.segments_total),
+            (
+                "TCP payload bytes decoded = taken by reassembly",
+                d.tcp_payload_bytes_total,
+                s.payload_bytes_total,
+            ),
+            (
+                "segments = empty + delivered + held + duplicate + bypassed + dropped",
+                s.segments_total,
+                s.segments_empty_total
+                    + s.segments_delivered_total
+                    + s.segments_held_total
+                    + s.segments_duplicate_total
+                    + s.segments_bypassed_total
+                    + s.segments_dropped(),
+            ),
+            (
+                "payload bytes = delivered + duplicate + bypassed + dropped + held now",
+                s.payload_bytes_total,
+                s.bytes_delivered_total
+                    + s.bytes_duplicate_total
+                    + s.bytes_bypassed_total
+                    + s.bytes_dropped()
+                    + self.held_bytes,
+            ),
+            ("flows opened = closed + open now", s.flows_opened_total, s.flows_closed() + self.flows_open),
+        ];
+        if self.worker.flows_poisoned_total == 0 {
+            // A poisoned flow takes with it what its parser had not counted yet.
+            list.push((
+                "bytes delivered = bytes taken by parsers",
+                s.bytes_delivered_total,
+                p.bytes_in_total,
+            ));
+            list.push((
+                "bytes taken by parsers = heads + bodies + framing + skipped",
+                p.bytes_in_total,
+                p.bytes_head_total
+                    + p.bytes_body_total
+                    + p.bytes_framing_total
+                    + p.skipped_bytes_not_http_total
+                    + p.skipped_bytes_search_total
+                    + p.skipped_bytes_bypassed_total
+                    + p.skipped_bytes_truncated_total
+                    + p.skipped_bytes_held_full_total
+                    + p.skipped_bytes_head_rest_total,
+            ));
+            list.push((
+                "transactions parsed = transactions handed on",
+                p.transactions_total,
+                t.transactions_total,
+            ));
+        }
+        list.push((
+            "transactions parsed = complete + incomplete + halves",
+            p.transactions_total,
+            p.transactions_complete_total
+                + p.transactions_incomplete_total
+                + p.transactions_request_only_total
+                + p.transactions_response_only_total,
+        ));
+        list.push((
+            "transactions = scored + dropped at a full queue",
+            t.transactions_total,
+            t.transactions_scored_total + t.transactions_dropped_queue_full_total,
+        ));
+        list.push((
+            "transactions scored = counted by scoring",
+            t.transactions_scored_total,
+            self.score.transactions_total,
+        ));
+        list.push((
+            "transactions scored = counted by planning",
+            t.transactions_scored_total,
+            self.planner.transactions_total,
+        ));
+        list.into_iter().map(|(name, came_in, went)| Balance { name, came_in, went }).collect()
+    }
+
+    /// Tells whether every equation holds.
+    pub(crate) fn balanced(&self) -> bool {
+        self.balances().iter().all(Balance::holds)
+    }
+
+    /// Returns the ledger as JSON: a section per stage, the equations, and `balanced`.
+    pub(crate) fn to_json(&self) -> Value {
+        let section = |fields: &[(&'static str, u64)]| {
+            fields.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>()
+        };
+        let balances: Vec<_> = self
+            .balances()
+            .iter()
+            .map(|b| json!({"name": b.name, "in": b.came_in, "out": b.went, "balanced": b.holds()}))
+            .collect();
+        json!({
+            "capture": section(&self.capture.fields()),
+            "decode": section(&self.decode.fields()),
+            "stream": section(&self.stream.fields()),
+            "protocol": section(&self.protocol.fields()),
+            "worker": section(&self.worker.fields()),
+            "pipeline": section(&self.pipeline.fields()),
+            "score": section(&self.score.fields()),
+            "enforce": section(&self.planner.fields()),
+            "balance": balances,
+            "balanced": self.balanced(),
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Puts the transactions of several workers into one total order.
+//!
+//! Each worker sends batches that are sorted and carry a watermark: "nothing earlier will come from me". What lies
+//! before the lowest watermark of all lanes is handed out, ordered by (time, flow, index), so that scoring sees the
+//! same sequence whatever the number of workers.
+
+use std::collections::VecDeque;
+
+use offpath_types::{Timestamp, Transaction};
+
+use crate::records::RecordWriter;
+
+/// Finished transactions of one worker, sorted by [`Transaction::order`], with the heads of their records.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// The transactions.
+    pub(crate) transactions: Vec<Transaction>,
+    /// Record heads, one after the other; empty when no records are written.
+    heads: Vec<u8>,
+    /// End of each head in `heads`; as many as transactions, or none.
+    head_ends: Vec<usize>,
+    /// Every later transaction of this worker is emitted at this time or after it.
+    pub(crate) watermark: Timestamp,
+}
+
+impl Batch {
+    /// Sorts `transactions` and renders their record heads where there is a `writer`.
+    pub(crate) fn new(
+        mut transactions: Vec<Transaction>,
+        watermark: Timestamp,
+        writer: Option<&mut RecordWriter>,
+    ) -> Self {
+        transactions.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+        let (mut heads, mut head_ends) = (Vec::new(), Vec::new());
+        if let Some(writer) = writer {
+            heads.reserve(transactions.len() * 900);
+            head_ends.reserve(transactions.len());
+            for tx in &transactions {
+                writer.push_head(tx, &mut heads);
+                head_ends.push(heads.len());
+            }
+        }
+        Self { transactions, heads, head_ends, watermark }
+    }
+
+    fn head(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.head_ends.get(index - 1).copied().unwrap_or(0) };
+        let end = self.head_ends.get(index).copied().unwrap_or(start);
+        self.heads.get(start..end).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    batches: VecDeque<Batch>,
+    /// Next transaction in the first batch.
+    next: usize,
+    watermark: Timestamp,
+}
+
+impl Lane {
+    fn peek(&self) -> Option<&Transaction> {
+        self.batches.front().and_then(|b| b.transactions.get(self.next))
+    }
+
+    fn step(&mut self) {
+        self.next += 1;
+        if self.batches.front().is_some_and(|b| self.next >= b.transactions.len()) {
+            self.batches.pop_front();
+            self.next = 0;
+        }
+    }
+}
+
+/// The merge of several lanes.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    lanes: Vec<Lane>,
+    /// Transactions that arrived behind what was already handed out (live capture only: a late lane).
+    pub(crate) late_total: u64,
+    done: Timestamp,
+}
+
+impl Merge {
+    /// Makes a merge of `lanes` lanes.
+    pub(crate) fn new(lanes: usize) -> Self {
+        Self { lanes: (0..lanes).map(|_| Lane::default()).collect(), late_total: 0, done: Timestamp::ZERO }
+    }
+
+    /// Takes a batch of lane `lane`.
+    pub(crate) fn push(&mut self, lane: usize, batch: Batch) {
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        lane.watermark = lane.watermark.max(batch.watermark);
+        let done = self.done;
+        self.late_total += batch.transactions.iter().take_while(|tx| tx.emitted < done).count() as u64;
+        if !batch.transactions.is_empty() {
+            lane.batches.push_back(batch);
+        }
+    }
+
+    /// Returns the time before which every lane has told everything.
+    pub(crate) fn watermark(&self) -> Timestamp {
+        self.lanes.iter().map(|l| l.watermark).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// Hands out, in order, every transaction that lies before `until`, with the head of its record.
+    pub(crate) fn drain(&mut self, until: Timestamp, mut take: impl FnMut(&Transaction, &[u8])) {
+        self.done = self.done.max(until);
+        loop {
+            let first = self
+                .lanes
+                .iter()
+                .enumerate()
+                .filter_map(|(i, lane)| lane.peek().map(|tx| (tx.order(), i)))
+                .min();
+            let Some((order, i)) = first else { return };
+            if order.0 >= until && until != Timestamp::MAX {
+                return;
+            }
+            let lane = &mut self.lanes[i];
+            if let Some(batch) = lane.batches.front() {
+                take(&batch.transactions[lane.next], batch.head(lane.next));
+            }
+            lane.step();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use offpath_types::{FlowInfo, FlowKey, Host, Peer, TunnelId};
+
+    fn tx(emitted: u64, port: u16, index: u32) -> Transaction {
+        let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
+        let (key, client_side) = FlowKey::new(peer(1, port), peer(2, 80), TunnelId(0));
+        let opened = Timestamp::from_nanos(1);
+        let mut tx =
+            Transaction::new(FlowInfo { key, client_side, opened, midstream: false }, 1, index, opened);
+        tx.emitted = Timestamp::from_nanos(emitted);
+        tx
+    }
+
+    fn drained(merge: &mut Merge, until: u64) -> Vec<(u64, u16)> {
+        let mut got = Vec::new();
+        merge.drain(Timestamp::from_nanos(until), |tx, _| {
+            got.push((tx.emitted.as_nanos(), tx.flow.client().port));
+        });
+        got
+    }
+
+    #[test]
+    fn the_order_is_the_same_however_the_lanes_are_cut() {
+        let all: Vec<_> = (0..200u64).map(|i| tx(i / 3, (i * 7 % 50) as u16 + 1000, i as u32)).collect();
+        let mut want: Vec<_> = all.clone();
+        want.sort_by_key(Transaction::order);
+        let want: Vec<_> = want.iter().map(|t| (t.emitted.as_nanos(), t.flow.client().port)).collect();
+        for lanes in 1..=4usize {
+            let mut merge = Merge::new(lanes);
+            let mut got = Vec::new();
+            for step in 0..8u64 {
+                let mark = Timestamp::from_nanos((step + 1) * 10);
+                for lane in 0..lanes {
+                    let share = all
+                        .iter()
+                        .filter(|t| usize::from(t.flow.client().port) % lanes == lane)
+                        .filter(|t| t.emitted.as_nanos() / 10 == step)
+                        .cloned()
+                        .collect();
+                    merge.push(lane, Batch::new(share, mark, None));
+                }
+                let until = merge.watermark().as_nanos();
+                got.extend(drained(&mut merge, until));
+            }
+            assert_eq!(got, want, "{lanes} lanes");
+            assert_eq!(merge.late_total, 0);
+        }
+    }
+
+    #[test]
+    fn nothing_passes_the_lowest_watermark_and_late_ones_are_counted() {
+        let mut merge = Merge::new(2);
+        merge.push(0, Batch::new(vec![tx(5, 1, 0), tx(9, 1, 1)], Timestamp::from_nanos(10), None));
+        assert_eq!(drained(&mut merge, merge.watermark().as_nanos()), []);
+        merge.push(1, Batch::new(vec![], Timestamp::from_nanos(6), None));
+        assert_eq!(drained(&mut merge, 6), [(5, 1)]);
+        merge.push(1, Batch::new(vec![tx(3, 2, 0)], Timestamp::from_nanos(11), None));
+        assert_eq!(merge.late_total, 1);
+        assert_eq!(drained(&mut merge, 10), [(3, 2), (9, 1)]);
+    }
+}

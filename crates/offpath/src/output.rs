@@ -1,0 +1,67 @@
+//! The stats file: the ledger, the latencies and the state of delivery, as JSON.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::judge::Judge;
+use crate::ledger::Ledger;
+
+/// An open stats file; opened before privileges are dropped, rewritten whole.
+pub(crate) struct StatsFile(Option<File>);
+
+impl StatsFile {
+    /// Opens `path`; `-` is standard output.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Ok(Self(None));
+        }
+        File::create(path)
+            .map(|file| Self(Some(file)))
+            .with_context(|| format!("cannot write {}", path.display()))
+            .map_err(Failure::usage)
+    }
+
+    /// Writes the stats as they are now.
+    pub(crate) fn write(&mut self, ledger: &Ledger, judge: &mut Judge) -> Result<(), Failure> {
+        let mut text =
+            serde_json::to_string_pretty(&stats(ledger, judge)).map_err(|e| Failure::ours(e.into()))?;
+        text.push('\n');
+        let written = match &mut self.0 {
+            None => io::stdout().write_all(text.as_bytes()),
+            Some(file) => file
+                .seek(SeekFrom::Start(0))
+                .and_then(|_| file.write_all(text.as_bytes()))
+                .and_then(|()| file.set_len(text.len() as u64)),
+        };
+        written.map_err(|e| Failure::ours(e.into()))
+    }
+}
+
+fn stats(ledger: &Ledger, judge: &mut Judge) -> Value {
+    let mut value = ledger.to_json();
+    value["latency"] = json!({ "packet_to_decision_us": latency(&judge.detection_us) });
+    if let Some(delivery) = judge.delivery() {
+        value["delivery"] = crate::delivery::stats(&delivery.stats());
+    }
+    value
+}
+
+/// Returns the quantiles of a histogram in µs; null where nothing was recorded.
+pub(crate) fn latency(h: &Histogram<u64>) -> Value {
+    if h.is_empty() {
+        return Value::Null;
+    }
+    json!({
+        "count": h.len(),
+        "p50": h.value_at_quantile(0.5),
+        "p90": h.value_at_quantile(0.9),
+        "p99": h.value_at_quantile(0.99),
+        "max": h.max(),
+    })
+}

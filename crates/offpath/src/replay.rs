@@ -1,0 +1,339 @@
+//! `offpath replay`: capture files through the whole pipeline, on packet time.
+//!
+//! One worker does everything in one thread. With more, a reader thread decodes and spreads segments over the workers
+//! by shard, workers reassemble, parse and render record heads, and this thread merges, scores and writes. Queues are
+//! bounded and a full one makes the sender wait: a file loses nothing.
+
+use std::io;
+use std::thread;
+
+use anyhow::Context;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use offpath_capture::{CaptureCounters, FileOptions, FileSource, PacketSource, Polled};
+use offpath_packet::{DecodeCounters, Decoder, Outcome, SeqNum, TcpFlags, TcpSegment};
+use offpath_types::{FlowKey, Side, Timestamp};
+
+use crate::args::ReplayArgs;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::judge::Judge;
+use crate::ledger::Ledger;
+use crate::merge::{Batch, Merge};
+use crate::progress::Progress;
+use crate::records::RecordWriter;
+use crate::worker::{SHARDS, Worker, shard_of};
+
+/// Segments in a batch between threads: large enough that a queue operation costs nothing per packet.
+const BATCH_SEGMENTS: u32 = 2048;
+/// Payload bytes in a batch between threads.
+const BATCH_BYTES: usize = 1 << 20;
+/// Batches that wait in a queue; with `BATCH_BYTES` this bounds what is in flight.
+const QUEUE_BATCHES: usize = 8;
+
+/// What a finished replay found.
+pub(crate) struct Replayed {
+    /// Every counter.
+    pub(crate) ledger: Ledger,
+    /// Damage in the input, one line each.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Runs a replay to its end.
+pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Result<Replayed, Failure> {
+    let mut source =
+        FileSource::open(&args.files, FileOptions::default()).map_err(|e| Failure::input(e.into()))?;
+    let workers = args.workers.map_or(config.capture.workers, usize::from).clamp(1, SHARDS);
+    let progress = Progress::start(!args.output.quiet);
+    let mut ledger = Ledger::default();
+    let mut problems = Vec::new();
+    if workers == 1 {
+        run_inline(args, config, judge, &mut source, &progress, &mut ledger, &mut problems)?;
+    } else {
+        run_threads(workers, args, config, judge, &mut source, &progress, &mut ledger, &mut problems)?;
+    }
+    progress.finish();
+    problems.extend(source.problems().iter().map(ToString::to_string));
+    Ok(Replayed { ledger, problems })
+}
+
+fn run_inline(
+    args: &ReplayArgs,
+    config: &Config,
+    judge: &mut Judge,
+    source: &mut FileSource,
+    progress: &Progress,
+    ledger: &mut Ledger,
+    problems: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let mut decoder = Decoder::new(config.decoder_limits());
+    let mut worker = config.worker(0, 1, judge.key());
+    let mut writer = judge.records_wanted().then(|| RecordWriter::new(args.output.format));
+    let mut merge = Merge::new(1);
+    let (mut since, mut now) = (0u32, Timestamp::ZERO);
+    let mut finished = Vec::new();
+    loop {
+        match source.next_frame() {
+            Ok(Polled::Frame(frame)) => {
+                now = frame.time;
+                if let Outcome::Tcp(segment) = decoder.decode(&frame) {
+                    worker.segment(&segment);
+                }
+                since += 1;
+            }
+            Ok(Polled::Idle(_)) => continue,
+            Ok(Polled::End) => break,
+            Err(e) => {
+                // What could be read is still processed and counted.
+                problems.push(e.to_string());
+                break;
+            }
+        }
+        if since >= BATCH_SEGMENTS {
+            since = 0;
+            worker.collect(now, &mut finished);
+            merge.push(0, Batch::new(std::mem::take(&mut finished), now, writer.as_mut()));
+            judge.take(&mut merge, now)?;
+            progress.update(source.progress());
+        }
+    }
+    worker.collect(now, &mut finished);
+    worker.finish(&mut finished);
+    merge.push(0, Batch::new(finished, Timestamp::MAX, writer.as_mut()));
+    judge.take(&mut merge, Timestamp::MAX)?;
+    judge.end_of_capture(now)?;
+    ledger.add_source(source.counters(), *decoder.counters());
+    ledger.add_worker(&worker);
+    Ok(())
+}
+
+/// What a segment was, without its bytes, which lie in the batch.
+#[derive(Clone, Copy)]
+struct SegmentMeta {
+    time: Timestamp,
+    key: FlowKey,
+    side: Side,
+    seq: SeqNum,
+    ack: SeqNum,
+    flags: TcpFlags,
+    window: u16,
+    payload_len: u32,
+    start: u32,
+    len: u32,
+}
+
+#[derive(Default)]
+struct SegmentBatch {
+    metas: Vec<SegmentMeta>,
+    bytes: Vec<u8>,
+    /// Every later segment of the whole capture is at this time or after it.
+    until: Timestamp,
+    last: bool,
+}
+
+impl SegmentBatch {
+    fn push(&mut self, segment: &TcpSegment<'_>) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(segment.payload);
+        self.metas.push(SegmentMeta {
+            time: segment.time,
+            key: segment.key,
+            side: segment.side,
+            seq: segment.seq,
+            ack: segment.ack,
+            flags: segment.flags,
+            window: segment.window,
+            payload_len: segment.payload_len,
+            start,
+            len: segment.payload.len() as u32,
+        });
+    }
+
+    fn segments(&self) -> impl Iterator<Item = TcpSegment<'_>> {
+        self.metas.iter().map(|m| TcpSegment {
+            time: m.time,
+            key: m.key,
+            side: m.side,
+            seq: m.seq,
+            ack: m.ack,
+            flags: m.flags,
+            window: m.window,
+            payload_len: m.payload_len,
+            payload: self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default(),
+        })
+    }
+
+    fn clear(&mut self) {
+        self.metas.clear();
+        self.bytes.clear();
+    }
+}
+
+struct ReaderDone {
+    capture: CaptureCounters,
+    decode: DecodeCounters,
+    last: Timestamp,
+    error: Option<String>,
+}
+
+fn run_threads(
+    workers: usize,
+    args: &ReplayArgs,
+    config: &Config,
+    judge: &mut Judge,
+    source: &mut FileSource,
+    progress: &Progress,
+    ledger: &mut Ledger,
+    problems: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let records = judge.records_wanted();
+    let key = judge.key().clone();
+    let (done_tx, done_rx) = bounded::<(usize, Batch)>(QUEUE_BATCHES * workers);
+    thread::scope(|scope| {
+        let mut feeds = Vec::new();
+        let mut joins = Vec::new();
+        // Empty batches travel back to the reader, so that the steady state allocates nothing.
+        let (spare_tx, spare_rx) = bounded::<SegmentBatch>(QUEUE_BATCHES * workers);
+        for index in 0..workers {
+            let (feed_tx, feed_rx) = bounded::<SegmentBatch>(QUEUE_BATCHES);
+            feeds.push(feed_tx);
+            let (done, spare, key) = (done_tx.clone(), spare_tx.clone(), key.clone());
+            let format = args.output.format;
+            joins.push(
+                thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .spawn_scoped(scope, move || {
+                        let mut writer = records.then(|| RecordWriter::new(format));
+                        let worker = config.worker(index, workers, &key);
+                        work(index, worker, &feed_rx, &spare, &done, writer.as_mut())
+                    })
+                    .context("cannot start a worker thread")
+                    .map_err(Failure::ours)?,
+            );
+        }
+        drop(done_tx);
+        drop(spare_tx);
+        let seed = key.seed(b"flow-hash");
+        let reader = thread::Builder::new()
+            .name("reader".into())
+            .spawn_scoped(scope, move || {
+                read(source, Decoder::new(config.decoder_limits()), seed, feeds, &spare_rx, progress)
+            })
+            .context("cannot start the reader thread")
+            .map_err(Failure::ours)?;
+
+        let mut merge = Merge::new(workers);
+        let mut failure = None;
+        for (lane, batch) in done_rx {
+            merge.push(lane, batch);
+            let until = merge.watermark();
+            if failure.is_none()
+                && let Err(e) = judge.take(&mut merge, until)
+            {
+                // Keep receiving so that no thread waits for ever; the error is reported below.
+                failure = Some(e);
+            }
+        }
+        for join in joins {
+            match join.join() {
+                Ok(worker) => ledger.add_worker(&worker),
+                Err(_) => {
+                    failure = failure.or(Some(Failure::ours(anyhow::anyhow!("a worker thread panicked"))))
+                }
+            }
+        }
+        let done = reader.join().map_err(|_| Failure::ours(anyhow::anyhow!("the reader thread panicked")))?;
+        ledger.add_source(done.capture, done.decode);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        problems.extend(done.error);
+        judge.end_of_capture(done.last)
+    })
+}
+
+fn read(
+    source: &mut FileSource,
+    mut decoder: Decoder,
+    seed: u64,
+    feeds: Vec<Sender<SegmentBatch>>,
+    spare: &Receiver<SegmentBatch>,
+    progress: &Progress,
+) -> ReaderDone {
+    let workers = feeds.len();
+    let mut open: Vec<SegmentBatch> = (0..workers).map(|_| SegmentBatch::default()).collect();
+    let (mut frames, mut bytes) = (0u32, 0usize);
+    let mut now = Timestamp::ZERO;
+    let mut error = None;
+    let flush = |open: &mut Vec<SegmentBatch>, until: Timestamp, last: bool| -> bool {
+        let mut alive = true;
+        for (feed, slot) in feeds.iter().zip(open) {
+            let mut batch = spare.try_recv().unwrap_or_default();
+            batch.clear();
+            std::mem::swap(slot, &mut batch);
+            batch.until = until;
+            batch.last = last;
+            alive &= feed.send(batch).is_ok();
+        }
+        alive
+    };
+    loop {
+        match source.next_frame() {
+            Ok(Polled::Frame(frame)) => {
+                now = frame.time;
+                frames += 1;
+                if let Outcome::Tcp(segment) = decoder.decode(&frame) {
+                    bytes += segment.payload.len();
+                    open[shard_of(segment.key.hash64(seed)) % workers].push(&segment);
+                }
+            }
+            Ok(Polled::Idle(_)) => continue,
+            Ok(Polled::End) => break,
+            Err(e) => {
+                error = Some(e.to_string());
+                break;
+            }
+        }
+        if frames >= BATCH_SEGMENTS * workers as u32 || bytes >= BATCH_BYTES * workers {
+            (frames, bytes) = (0, 0);
+            if !flush(&mut open, now, false) {
+                break;
+            }
+            progress.update(source.progress());
+        }
+    }
+    flush(&mut open, now, true);
+    ReaderDone { capture: source.counters(), decode: *decoder.counters(), last: now, error }
+}
+
+fn work(
+    index: usize,
+    mut worker: Worker,
+    feed: &Receiver<SegmentBatch>,
+    spare: &Sender<SegmentBatch>,
+    done: &Sender<(usize, Batch)>,
+    mut writer: Option<&mut RecordWriter>,
+) -> Worker {
+    for batch in feed {
+        let mut finished = Vec::new();
+        for segment in batch.segments() {
+            worker.segment(&segment);
+        }
+        worker.collect(batch.until, &mut finished);
+        let (until, last) = (batch.until, batch.last);
+        // A full spare queue only means that the reader has enough.
+        let _ = spare.try_send(batch);
+        if last {
+            worker.finish(&mut finished);
+        }
+        let watermark = if last { Timestamp::MAX } else { until };
+        if done.send((index, Batch::new(finished, watermark, writer.as_deref_mut()))).is_err() {
+            break;
+        }
+    }
+    worker
+}
+
+/// Tells whether an output error only says that the reader of a pipe has gone (`offpath replay … | head`).
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}

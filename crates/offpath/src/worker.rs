@@ -1,0 +1,178 @@
+//! One worker's share of the data path: segments in, finished transactions out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use offpath_packet::TcpSegment;
+use offpath_protocol::{Http, ProtocolConfig, ProtocolCounters, Session};
+use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
+use offpath_types::{Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction, counters};
+
+/// Flow tables that flows are spread over by hash, whatever the number of workers.
+///
+/// Limits are per shard and a shard is never split, so that what a limit does (which flow is evicted, say) does not
+/// depend on how many workers share the shards. Also the largest number of workers.
+pub(crate) const SHARDS: usize = 16;
+
+/// Returns the shard that owns a flow with this hash.
+pub(crate) const fn shard_of(hash: u64) -> usize {
+    (hash >> 60) as usize
+}
+
+counters! {
+    /// What went wrong on our side and was contained.
+    pub struct WorkerCounters {
+        /// Flows whose parser panicked; the flow was closed, the worker lives on.
+        flows_poisoned_total,
+    }
+}
+
+/// The shards of one worker, with the parser that they share.
+pub(crate) struct Worker {
+    shards: Vec<Shard>,
+    /// Index into `shards` by shard number; `u8::MAX` for one that another worker owns.
+    index_of: [u8; SHARDS],
+    seed: u64,
+}
+
+/// One flow table with its own parser: limits of both are the shard's.
+struct Shard {
+    table: FlowTable<Sink>,
+    sink: Sink,
+}
+
+impl Worker {
+    /// Makes worker `index` of `workers`: it owns the shards that are `index` modulo `workers`.
+    ///
+    /// `stream` and `protocol` carry the limits of one shard.
+    pub(crate) fn new(
+        index: usize,
+        workers: usize,
+        stream: &StreamLimits,
+        protocol: &ProtocolConfig,
+        key: &IdentityKey,
+    ) -> Self {
+        let seed = key.seed(b"flow-hash");
+        let mut index_of = [u8::MAX; SHARDS];
+        let mut shards = Vec::new();
+        for shard in (index..SHARDS).step_by(workers.max(1)) {
+            index_of[shard] = shards.len() as u8;
+            shards.push(Shard::new(stream, protocol, key, seed));
+        }
+        Self { shards, index_of, seed }
+    }
+
+    /// Makes a worker that owns every flow it is given, in one shard: for live capture, where the kernel spreads flows.
+    pub(crate) fn sole(stream: &StreamLimits, protocol: &ProtocolConfig, key: &IdentityKey) -> Self {
+        let seed = key.seed(b"flow-hash");
+        Self { shards: vec![Shard::new(stream, protocol, key, seed)], index_of: [0; SHARDS], seed }
+    }
+
+    /// Takes one segment of a flow that one of this worker's shards owns.
+    pub(crate) fn segment(&mut self, segment: &TcpSegment<'_>) {
+        let index = self.index_of[shard_of(segment.key.hash64(self.seed))];
+        if let Some(shard) = self.shards.get_mut(usize::from(index)) {
+            shard.table.segment(segment, &mut shard.sink);
+        } else {
+            debug_assert!(false, "segment of a foreign shard");
+        }
+    }
+
+    /// Expires what ended before `now`, and moves every transaction that was finished into `out`.
+    pub(crate) fn collect(&mut self, now: Timestamp, out: &mut Vec<Transaction>) {
+        for shard in &mut self.shards {
+            shard.table.advance(now, &mut shard.sink);
+            out.append(&mut shard.sink.out);
+        }
+    }
+
+    /// Ends every flow.
+    pub(crate) fn finish(&mut self, out: &mut Vec<Transaction>) {
+        for shard in &mut self.shards {
+            shard.table.finish(&mut shard.sink);
+            out.append(&mut shard.sink.out);
+        }
+    }
+
+    /// Sums the counters of the shards.
+    pub(crate) fn counters(&self) -> (StreamCounters, ProtocolCounters, WorkerCounters) {
+        let (mut stream, mut protocol) = (StreamCounters::default(), ProtocolCounters::default());
+        let mut worker = WorkerCounters::default();
+        for shard in &self.shards {
+            stream.merge(shard.table.counters());
+            protocol.merge(shard.sink.http.counters());
+            worker.merge(&shard.sink.counters);
+        }
+        (stream, protocol, worker)
+    }
+
+    /// Flows open now.
+    pub(crate) fn flows_open(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.table.flows_open() as u64).sum()
+    }
+}
+
+impl Shard {
+    fn new(stream: &StreamLimits, protocol: &ProtocolConfig, key: &IdentityKey, seed: u64) -> Self {
+        let sink = Sink {
+            http: Http::new(protocol.clone(), key.clone()),
+            out: Vec::new(),
+            counters: WorkerCounters::default(),
+        };
+        Self { table: FlowTable::new(stream.clone(), seed), sink }
+    }
+}
+
+/// Connects reassembly to the HTTP parser.
+struct Sink {
+    http: Http,
+    out: Vec<Transaction>,
+    counters: WorkerCounters,
+}
+
+impl Sink {
+    /// Runs `work` so that a panic ends this flow and nothing else.
+    fn contain(&mut self, state: &mut Option<Session>, work: impl FnOnce(&mut Self, &mut Session)) {
+        let Some(session) = state else { return };
+        if catch_unwind(AssertUnwindSafe(|| work(self, session))).is_err() {
+            *state = None;
+            self.counters.flows_poisoned_total += 1;
+        }
+    }
+}
+
+impl StreamSink for Sink {
+    type Flow = Option<Session>;
+
+    fn open(&mut self, flow: &FlowInfo) -> Self::Flow {
+        Some(self.http.open(flow))
+    }
+
+    fn chunk(
+        &mut self,
+        state: &mut Self::Flow,
+        flow: &FlowInfo,
+        direction: Direction,
+        chunk: Chunk<'_>,
+        now: Timestamp,
+    ) {
+        self.contain(state, |sink, session| {
+            sink.http.chunk(session, flow, direction, chunk, now, &mut sink.out);
+        });
+    }
+
+    fn overlap_conflict(&mut self, state: &mut Self::Flow, _flow: &FlowInfo, direction: Direction) {
+        self.contain(state, |sink, session| sink.http.overlap_conflict(session, direction));
+    }
+
+    fn wants(&self, state: &Self::Flow, direction: Direction) -> bool {
+        state.as_ref().is_some_and(|session| self.http.wants(session, direction))
+    }
+
+    fn close(&mut self, mut state: Self::Flow, flow: &FlowInfo, now: Timestamp) {
+        if let Some(session) = state.take() {
+            let closed =
+                catch_unwind(AssertUnwindSafe(|| self.http.close(session, flow, now, &mut self.out)));
+            self.counters.flows_poisoned_total += u64::from(closed.is_err());
+        }
+    }
+}
