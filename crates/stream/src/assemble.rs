@@ -343,16 +343,16 @@ impl<S: StreamSink> Assembly<'_, S> {
         true
     }
 
-    /// Gives up what is due by `now`, each at its own time.
+    /// Gives up what is due by `now`, each at its own time, or at `not_before` where that is later.
     #[inline]
-    pub(crate) fn give_up_due(&mut self, now: Timestamp) {
+    pub(crate) fn give_up_due(&mut self, now: Timestamp, not_before: Timestamp) {
         if self.conn.dirs[0].hold & self.conn.dirs[1].hold == NONE {
             return;
         }
         let client = self.conn.info.client_side;
         for side in [client, client.flip()] {
             while self.hold(side).is_some_and(|h| h.due <= now) {
-                self.give_up_next(side);
+                self.give_up_next(side, not_before);
             }
         }
     }
@@ -369,7 +369,8 @@ impl<S: StreamSink> Assembly<'_, S> {
             evidence.segments_after = evidence.segments_after.saturating_add(1);
             self.settle(side, now);
         }
-        self.give_up_due(now);
+        // The evidence is complete only now, although its time may have been up before.
+        self.give_up_due(now, now);
     }
 
     /// Gives up the first hole of `side`, because memory is needed.
@@ -562,31 +563,31 @@ impl<S: StreamSink> Assembly<'_, S> {
         }
     }
 
-    fn give_up_next(&mut self, side: Side) {
+    fn give_up_next(&mut self, side: Side, not_before: Timestamp) {
         let limits = &self.core.limits;
         let fin_off = self.conn.dir(side).fin_off;
         let Some(hold) = self.core.holds.get_mut(self.conn.dir(side).hold) else { return };
-        let due = hold.due;
+        let (due, at) = (hold.due, hold.due.max(not_before));
         if let Some(acked) = hold.evidence
-            && hold.acked_due(limits).is_some_and(|at| at <= due)
+            && hold.acked_due(limits).is_some_and(|t| t <= due)
         {
             hold.evidence = None;
             self.core.counters.holes_acked_total += 1;
-            self.skip_to(side, acked.upto, due);
-        } else if hold.age_due(limits).is_some_and(|at| at <= due) {
+            self.skip_to(side, acked.upto, at);
+        } else if hold.age_due(limits).is_some_and(|t| t <= due) {
             let target = hold.first_start().unwrap_or(fin_off);
             self.core.counters.holes_old_total += 1;
             if target != NO_FIN {
-                self.skip_to(side, target, due);
+                self.skip_to(side, target, at);
             }
         } else {
             // The time after a RST is over.
-            self.flush(side, due);
+            self.flush(side, at);
             if !self.conn.dir(side).has(ENDED) {
-                self.end(side, EndReason::Rst, due);
+                self.end(side, EndReason::Rst, at);
             }
         }
-        self.settle(side, due);
+        self.settle(side, at);
     }
 
     /// Turns what is missing before `target` into gaps, and delivers what lies between.

@@ -161,6 +161,15 @@ impl Hold {
         let end = data_end + u64::from(new.cut);
         let mut done = Inserted::default();
         let first = self.held.partition_point(|h| h.end() <= start);
+        if self.held.get(first).is_none_or(|h| h.start >= end) {
+            // Nothing overlaps: the ordinary case, kept free of allocation.
+            let mut bytes = spare.pop().unwrap_or_default();
+            bytes.extend_from_slice(new.bytes);
+            self.bytes += bytes.len() as u64;
+            let done = Inserted { bytes: bytes.len() as u64, segments: 1, conflict_bytes: 0 };
+            self.held.insert(first, Held { start, bytes, cut: new.cut, ack: new.ack, seen: new.seen });
+            return done;
+        }
         let slice = |from: u64, to: u64| &new.bytes[(from - start) as usize..(to - start) as usize];
         let mut pieces: Vec<(u64, u64)> = Vec::new();
         let mut at = start;
@@ -183,7 +192,7 @@ impl Hold {
         }
         // The cut-off tail is worth keeping only where it is free.
         let tail_cut = if at <= data_end { new.cut } else { 0 };
-        if at < data_end || (tail_cut > 0 && at == data_end && last == first) {
+        if at < data_end {
             pieces.push((at, data_end));
         }
         let mut make = |(from, to): (u64, u64)| {

@@ -230,7 +230,7 @@ impl<S: StreamSink> FlowTable<S> {
             return;
         }
         let mut work = Assembly { core: &mut self.core, sink, conn, id };
-        work.give_up_due(time);
+        work.give_up_due(time, Timestamp::ZERO);
         if time >= work.conn.last_seen {
             work.conn.last_seen = time;
         } else {
@@ -314,7 +314,7 @@ impl<S: StreamSink> FlowTable<S> {
     fn expire_conn(&mut self, id: u32, deadline: Timestamp, sink: &mut S) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         self.busy = id;
-        Assembly { core: &mut self.core, sink, conn, id }.give_up_due(deadline);
+        Assembly { core: &mut self.core, sink, conn, id }.give_up_due(deadline, Timestamp::ZERO);
         self.close_conn(id, EndReason::Expired, deadline, sink);
         self.core.counters.flows_closed_expired_total += 1;
     }
@@ -332,7 +332,7 @@ impl<S: StreamSink> FlowTable<S> {
         let Some(conn) = self.conns.get_mut(id) else { return };
         self.busy = id;
         let mut work = Assembly { core: &mut self.core, sink, conn, id };
-        work.give_up_due(now);
+        work.give_up_due(now, Timestamp::ZERO);
         if work.conn.is_over() {
             self.retire_conn(id, due, sink);
         } else {

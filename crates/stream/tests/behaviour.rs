@@ -1,0 +1,527 @@
+//! What the table does with the traffic that mirrors and peers produce, case by case.
+
+mod common;
+
+use common::{CLIENT, SERVER, Scene, ms};
+use offpath_packet::TcpFlags;
+use offpath_stream::StreamLimits;
+
+#[test]
+fn a_plain_connection() {
+    let mut s = Scene::new();
+    s.handshake(1000, 5000);
+    assert_eq!(s.told(), "", "nothing is told before the first byte");
+    s.send(CLIENT, 1001, 5001, b"GET");
+    s.send(SERVER, 5001, 1004, b"200");
+    s.fin(CLIENT, 1004, 5004);
+    s.fin(SERVER, 5004, 1005);
+    assert_eq!(s.told(), "open >0:GET@0 <0:200@3 >Fin <Fin close");
+    assert_eq!(s.table.flows_open(), 0);
+    assert_eq!(s.counters().flows_closed_fin_total, 1);
+}
+
+#[test]
+fn order_is_restored() {
+    type Step = (u8, u32, u32, &'static [u8]);
+    let rows: &[(&str, &[Step], &str)] = &[
+        ("swapped", &[(CLIENT, 4, 1, b"def"), (CLIENT, 1, 1, b"abc")], ">0:abc@0 >3:def@0"),
+        ("seen twice", &[(CLIENT, 1, 1, b"abc"), (CLIENT, 1, 1, b"abc")], ">0:abc@0"),
+        (
+            "held twice",
+            &[(CLIENT, 4, 1, b"d"), (CLIENT, 4, 1, b"d"), (CLIENT, 1, 1, b"abc")],
+            ">0:abc@0 >3:d@0",
+        ),
+        ("overlap", &[(CLIENT, 1, 1, b"abc"), (CLIENT, 2, 1, b"bcde")], ">0:abc@0 >3:de@0"),
+        (
+            "keep-alive",
+            &[(CLIENT, 1, 1, b"abc"), (CLIENT, 3, 1, b"x"), (CLIENT, 4, 1, b"d")],
+            ">0:abc@0 >3:d@0",
+        ),
+        ("keep-alive before the first byte", &[(CLIENT, 0, 1, b"x"), (CLIENT, 1, 1, b"a")], ">0:a@0"),
+        ("window probe", &[(CLIENT, 1, 1, b"a"), (CLIENT, 1, 1, b"abc")], ">0:a@0 >1:bc@0"),
+        ("first copy wins", &[(CLIENT, 3, 1, b"CD"), (CLIENT, 1, 1, b"abcdef")], ">0:ab@0 >2:CD@0 >4:ef@0"),
+        ("answer first", &[(SERVER, 1, 4, b"200"), (CLIENT, 1, 1, b"GET")], "<0:200@3 >0:GET@0"),
+        (
+            "held bytes keep their own acknowledgement",
+            &[(SERVER, 1, 1, b"aa"), (CLIENT, 4, 3, b"d"), (CLIENT, 1, 1, b"abc")],
+            "<0:aa@0 >0:abc@0 >3:d@2",
+        ),
+    ];
+    for (name, steps, want) in rows {
+        for base in [0, u32::MAX - 2, u32::MAX / 2] {
+            let mut s = Scene::new();
+            s.handshake(base, base.wrapping_add(77));
+            for (who, seq, ack, bytes) in *steps {
+                let (own, peer) = if *who == CLIENT { (0, 77) } else { (77, 0) };
+                s.send(*who, base.wrapping_add(seq + own), base.wrapping_add(ack + peer), bytes);
+            }
+            assert_eq!(s.told(), format!("open {want}"), "{name}, base {base}");
+            s.finish();
+        }
+    }
+}
+
+#[test]
+fn a_differing_second_copy_is_flagged() {
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.send(CLIENT, 3, 1, b"cd");
+    s.send(CLIENT, 3, 1, b"cX");
+    assert_eq!(s.told(), "open >0:a@0 conflict");
+    assert_eq!(s.counters().overlap_conflict_bytes_total, 1);
+}
+
+#[test]
+fn holes_are_given_up() {
+    // Acknowledged and three segments more: at once after 2 ms.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 4, 1, b"def");
+    s.ack(SERVER, 1, 7);
+    for n in 0..3 {
+        assert_eq!(s.told(), "", "after {n}");
+        s.wait(ms(1));
+        s.ack(SERVER, 1, 7);
+    }
+    assert_eq!(s.told(), "open >gap0+3 >3:def@0");
+
+    // Acknowledged, and nothing more: 100 ms.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 4, 1, b"def");
+    s.ack(SERVER, 1, 7);
+    s.idle(ms(90));
+    assert_eq!(s.told(), "");
+    s.idle(ms(20));
+    assert_eq!(s.told(), "open >gap0+3 >3:def@0");
+
+    // A whole message lost: only the answer shows it.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(SERVER, 1, 101, b"200");
+    s.idle(ms(110));
+    assert_eq!(s.told(), "open <0:200@100 >gap0+100");
+
+    // Its other half comes late, but in time.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(SERVER, 1, 4, b"200");
+    s.idle(ms(90));
+    s.send(CLIENT, 1, 1, b"GET");
+    s.idle(ms(5000));
+    assert_eq!(s.told(), "open <0:200@3 >0:GET@0");
+
+    // One direction only: 2 s.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 4, 1, b"def");
+    s.idle(ms(1900));
+    assert_eq!(s.told(), "");
+    s.idle(ms(200));
+    assert_eq!(s.told(), "open >gap0+3 >3:def@0");
+    s.send(CLIENT, 1, 1, b"abc");
+    assert_eq!(s.told(), "");
+    assert_eq!(s.counters().bytes_dropped_late_total, 3);
+
+    // The receiver asks for it: a retransmission will come, 15 s.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 4, 1, b"def");
+    s.ack(SERVER, 1, 1);
+    s.idle(ms(12_000));
+    s.send(CLIENT, 1, 1, b"abc");
+    assert_eq!(s.told(), "open >0:abc@0 >3:def@0");
+}
+
+#[test]
+fn a_lost_fin_is_no_gap() {
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"GET");
+    s.send(SERVER, 1, 5, b"200");
+    s.fin(SERVER, 4, 5);
+    s.idle(ms(4_000));
+    assert_eq!(s.told(), "open >0:GET@0 <0:200@4 <Fin");
+    s.idle(ms(4_000));
+    assert_eq!(s.told(), ">Expired close");
+}
+
+#[test]
+fn ends() {
+    // FIN before data.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.fin(CLIENT, 4, 1);
+    s.send(CLIENT, 1, 1, b"abc");
+    assert_eq!(s.told(), "open >0:abc@0 >Fin");
+    // Half-closed: the other side goes on.
+    s.send(SERVER, 1, 5, b"x");
+    assert_eq!(s.told(), "<0:x@3");
+    s.send(CLIENT, 5, 2, b"zz");
+    assert_eq!(s.told(), "");
+    assert_eq!(s.counters().bytes_dropped_after_close_total, 2);
+
+    // RST in order ends both at once; overtaking data on the mirror, it waits for them.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"abc");
+    s.rst(CLIENT, 4, 1);
+    assert_eq!(s.told(), "open >0:abc@0 >Rst <Rst close");
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"abc");
+    s.rst(SERVER, 4, 4);
+    assert_eq!(s.told(), "open >0:abc@0 >Rst");
+    s.send(SERVER, 1, 4, b"200");
+    assert_eq!(s.told(), "<0:200@3 <Rst close");
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"abc");
+    s.rst(SERVER, 4, 4);
+    s.idle(ms(110));
+    assert_eq!(s.told(), "open >0:abc@0 >Rst <Rst close");
+
+    // A RST far off is not believed; one whose sender goes on is taken back.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"abc");
+    s.rst(CLIENT, 0x4000_0000, 1);
+    s.rst(CLIENT, 4, 1);
+    assert_eq!(s.told(), "open >0:abc@0 >Rst <Rst close");
+    s.send(CLIENT, 4, 1, b"def");
+    s.send(SERVER, 1, 7, b"200");
+    assert_eq!(s.told(), "open* >0:def@0 <0:200@3");
+    assert_eq!((s.counters().resets_out_of_window_total, s.counters().flows_revived_total), (1, 1));
+
+    // Retransmissions after the close open nothing.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"abc");
+    s.fin(CLIENT, 4, 1);
+    s.fin(SERVER, 1, 5);
+    s.send(CLIENT, 1, 1, b"abc");
+    s.ack(CLIENT, 5, 2);
+    assert_eq!(s.told(), "open >0:abc@0 >Fin <Fin close");
+    assert_eq!(s.counters().bytes_duplicate_total, 3);
+}
+
+#[test]
+fn handshakes() {
+    // Data on the SYN, taken by the server.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 0, None, TcpFlags::SYN, b"GET");
+    s.segment(SERVER, 50, Some(4), TcpFlags::SYN, b"");
+    assert_eq!(s.told(), "");
+    s.ack(CLIENT, 4, 51);
+    assert_eq!(s.told(), "open >0:GET@");
+    // ... and refused: sent again.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 0, None, TcpFlags::SYN, b"BAD");
+    s.segment(SERVER, 50, Some(1), TcpFlags::SYN, b"");
+    s.send(CLIENT, 1, 51, b"GET");
+    assert_eq!(s.told(), "open >0:GET@0");
+    assert_eq!(s.counters().bytes_dropped_syn_payload_total, 3);
+
+    // Simultaneous open.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 10, None, TcpFlags::SYN, b"");
+    s.segment(SERVER, 20, None, TcpFlags::SYN, b"");
+    s.segment(CLIENT, 10, Some(21), TcpFlags::SYN, b"");
+    s.segment(SERVER, 20, Some(11), TcpFlags::SYN, b"");
+    s.send(CLIENT, 11, 21, b"a");
+    s.send(SERVER, 21, 12, b"b");
+    assert_eq!(s.told(), "open >0:a@0 <0:b@1");
+
+    // Another ISN before the answer: the server says which it took.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 10, None, TcpFlags::SYN, b"");
+    s.segment(CLIENT, 900, None, TcpFlags::SYN, b"");
+    s.segment(SERVER, 20, Some(11), TcpFlags::SYN, b"");
+    s.send(CLIENT, 12, 21, b"a");
+    s.send(CLIENT, 11, 21, b"x");
+    assert_eq!(s.told(), "open >0:x@0 >1:a@0");
+
+    // SYN lost, SYN+ACK seen.
+    let mut s = Scene::new();
+    s.segment(SERVER, 20, Some(11), TcpFlags::SYN, b"");
+    s.send(CLIENT, 11, 21, b"a");
+    assert_eq!(s.told(), "open >0:a@0");
+
+    // A connection refused.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 10, None, TcpFlags::SYN, b"");
+    s.rst(SERVER, 0, 11);
+    assert_eq!(s.counters().flows_closed_rst_total, 1);
+    assert_eq!(s.told(), "");
+}
+
+#[test]
+fn reuse_of_the_five_tuple() {
+    // A forged SYN inside a live connection changes nothing.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.segment(CLIENT, 0x5000_0000, None, TcpFlags::SYN, b"");
+    s.send(CLIENT, 2, 1, b"b");
+    assert_eq!(s.told(), "open >0:a@0 >1:b@0");
+    // The SYN+ACK confirms it.
+    s.segment(SERVER, 7_000, Some(0x5000_0001), TcpFlags::SYN, b"");
+    assert_eq!(s.told(), ">Reused <Reused close");
+    s.send(CLIENT, 0x5000_0001, 7_001, b"new");
+    assert_eq!(s.told(), "open >0:new@0");
+
+    // One direction only: the client's data confirms it.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 0, None, TcpFlags::SYN, b"");
+    s.send(CLIENT, 1, 1, b"a");
+    s.segment(CLIENT, 9_000, None, TcpFlags::SYN, b"");
+    s.send(CLIENT, 9_001, 1, b"new");
+    assert_eq!(s.told(), "open >0:a@0 >Reused <Reused close open >0:new@");
+
+    // After the close a SYN is enough.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.fin(CLIENT, 2, 1);
+    s.fin(SERVER, 1, 3);
+    s.handshake(10, 10);
+    s.send(CLIENT, 11, 11, b"b");
+    assert_eq!(s.told(), "open >0:a@0 >Fin <Fin close open >0:b@0");
+}
+
+#[test]
+fn joined_midstream() {
+    let mut s = Scene::new();
+    s.send(SERVER, 5_000, 900, b"tail");
+    s.send(CLIENT, 900, 5_004, b"GET");
+    s.send(SERVER, 5_004, 903, b"200");
+    assert_eq!(s.told(), "open* <0:tail@0 >0:GET@4 <4:200@3", "the lower port is the server's");
+    s.send(SERVER, 4_990, 900, b"0123456789old!");
+    assert_eq!(s.counters().bytes_dropped_before_base_total, 10);
+    assert_eq!(s.counters().bytes_duplicate_total, 4);
+
+    // The acknowledgement tells where the other side's bytes should begin.
+    let mut s = Scene::new();
+    s.send(CLIENT, 900, 5_000, b"GET");
+    s.send(SERVER, 5_003, 903, b"body");
+    s.send(SERVER, 5_000, 903, b"200");
+    assert_eq!(s.told(), "open* >0:GET@0 <0:200@3 <3:body@3");
+    // ... unless they are older than it.
+    let mut s = Scene::new();
+    s.send(CLIENT, 900, 5_000, b"GET");
+    s.send(SERVER, 4_990, 900, b"older");
+    assert_eq!(s.told(), "open* >0:GET@0 <0:older@0");
+
+    // Control segments alone open nothing.
+    let mut s = Scene::new();
+    s.ack(CLIENT, 1, 1);
+    s.rst(CLIENT, 1, 1);
+    s.fin(CLIENT, 1, 1);
+    assert_eq!((s.table.flows_open(), s.counters().segments_stray_total), (0, 3));
+}
+
+#[test]
+fn one_direction_only() {
+    let mut s = Scene::new();
+    s.segment(SERVER, 0, Some(100), TcpFlags::SYN, b"");
+    s.send(SERVER, 1, 200, b"200 ok");
+    s.send(SERVER, 7, 300, b"200 ok");
+    s.idle(ms(300));
+    assert_eq!(s.told(), "open <0:200 ok@100 <6:200 ok@200 >gap0+100 >gap100+100");
+}
+
+#[test]
+fn snap_cut_bytes_are_a_gap_at_once() {
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.cut(CLIENT, 1, 1, b"abc", 100);
+    s.cut(CLIENT, 201, 1, b"ghi", 100);
+    s.cut(CLIENT, 101, 1, b"def", 100);
+    s.cut(CLIENT, 301, 1, b"", 10);
+    assert_eq!(s.told(), "open >0:abc@0 >gap3+97 >100:def@0 >gap103+97 >200:ghi@0 >gap203+97 >gap300+10");
+    assert_eq!(s.counters().snap_cut_bytes_total, 301);
+}
+
+#[test]
+fn far_segments() {
+    // Blind injection is dropped, whoever repeats it, while the other side does not agree.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.ack(SERVER, 1, 2);
+    for n in 0..9 {
+        s.send(CLIENT, 0x3000_0000 + n, 1, b"!");
+    }
+    s.send(CLIENT, 2, 1, b"b");
+    assert_eq!(s.told(), "open >0:a@0 >1:b@0");
+    assert_eq!(s.counters().bytes_dropped_out_of_window_total, 9);
+
+    // A mirror that lost 100 MB: the receiver's acknowledgements say so.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(SERVER, 1, 1, b"a");
+    s.ack(CLIENT, 1, 100_000_000);
+    s.send(SERVER, 100_000_000, 1, b"b");
+    s.idle(ms(120));
+    assert_eq!(s.told(), "open <0:a@0 <gap1+99999998 <99999999:b@0");
+
+    // One direction only: three consecutive segments.
+    let mut s = Scene::new();
+    s.segment(SERVER, 0, Some(1), TcpFlags::SYN, b"");
+    s.send(SERVER, 1, 1, b"a");
+    for n in 0..4 {
+        s.send(SERVER, 100_000_000 + n, 1, b"b");
+    }
+    s.idle(ms(3_000));
+    assert_eq!(s.told(), "open <0:a@0 <gap1+100000000 <100000001:b@0 <100000002:b@0");
+    assert_eq!(s.counters().bytes_dropped_out_of_window_total, 2);
+
+    // Another connection, its handshake lost.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.send(SERVER, 1, 2, b"b");
+    for n in 0..4 {
+        s.send(CLIENT, 0x7000_0000 + n, 0x6000_0000, b"c");
+        s.ack(SERVER, 0x6000_0000, 0x7000_0001 + n);
+    }
+    assert_eq!(s.told(), "open >0:a@0 <0:b@1 >Reused <Reused close open* >0:c@0 >1:c@0");
+}
+
+#[test]
+fn hold_limits_give_up_holes_not_bytes() {
+    let limits = StreamLimits { held_segments_per_direction_max: 2, ..StreamLimits::default() };
+    let mut s = Scene::with(limits);
+    s.handshake(0, 0);
+    for seq in [3, 5, 7] {
+        s.send(CLIENT, seq, 1, b"x");
+    }
+    assert_eq!(s.told(), "open >gap0+2 >2:x@0");
+    assert_eq!(s.counters().holes_direction_full_total, 1);
+    s.finish();
+    assert_eq!(s.told(), ">gap3+1 >4:x@0 >gap5+1 >6:x@0 >CaptureEnd <CaptureEnd close");
+
+    let limits = StreamLimits { held_bytes_max: 140, ..StreamLimits::default() };
+    let mut s = Scene::with(limits);
+    s.handshake(0, 0);
+    for seq in [3, 5, 7] {
+        s.send(CLIENT, seq, 1, b"x");
+    }
+    assert_eq!(s.told(), "open >gap0+2 >2:x@0");
+    assert_eq!(s.counters().holes_table_full_total, 1);
+}
+
+#[test]
+fn a_sink_without_use_for_the_bytes() {
+    let mut s = Scene::new();
+    s.sink.tired_after = 3;
+    s.handshake(0, 0);
+    s.send(CLIENT, 5, 1, b"efg");
+    s.send(CLIENT, 1, 1, b"abcd");
+    s.send(CLIENT, 20, 1, b"hij");
+    s.fin(CLIENT, 23, 1);
+    assert_eq!(s.told(), "open >0:abcd@0 >Fin");
+    assert_eq!((s.counters().bytes_bypassed_total, s.table.held_bytes()), (6, 0));
+}
+
+#[test]
+fn expiry_is_on_packet_time() {
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.idle(ms(299_000));
+    assert_eq!(s.told(), "open >0:a@0");
+    s.idle(ms(3_000));
+    assert_eq!(s.told(), ">Expired <Expired close");
+    assert_eq!(s.sink.closed_at.map(|t| t.as_nanos()), Some(s.started.plus_secs(300).as_nanos()));
+
+    // Noticed by the flow's own next segment only.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.wait(ms(300_000));
+    s.send(CLIENT, 2, 1, b"b");
+    assert_eq!(s.told(), "open >0:a@0 >Expired <Expired close open* >0:b@0");
+
+    // Embryonic flows go sooner, and untold.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 0, None, TcpFlags::SYN, b"");
+    assert_eq!(s.table.flows_open(), 1);
+    s.idle(ms(12_000));
+    assert_eq!((s.table.flows_open(), s.counters().flows_closed_expired_total), (0, 1));
+}
+
+#[test]
+fn eviction_spares_what_is_worth_most() {
+    let limits = StreamLimits { flows_max: 4, embryonic_flows_max: 2, ..StreamLimits::default() };
+    let mut s = Scene::with(limits);
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.send(SERVER, 1, 2, b"b");
+    assert_eq!(s.told(), "open >0:a@0 <0:b@1");
+    // A SYN flood.
+    for port in 1..1000 {
+        s.client_port = port;
+        s.segment(CLIENT, 0, None, TcpFlags::SYN, b"");
+    }
+    assert_eq!(s.table.flows_open(), 3);
+    assert_eq!(s.counters().flows_closed_evicted_embryonic_total, 997);
+    // A flood of data from one side only; those opened last stay.
+    for port in 1000..1100 {
+        s.wait(ms(2_000));
+        s.client_port = port;
+        s.send(CLIENT, 0, 0, b"z");
+    }
+    s.told();
+    assert_eq!((s.table.flows_open(), s.counters().flows_closed_evicted_total), (4, 0));
+    s.client_port = 50_000;
+    s.send(CLIENT, 2, 2, b"alive");
+    assert_eq!(s.told(), ">1:alive@1");
+    // Full of proven flows, a SYN is not followed.
+    for port in 2000..2003 {
+        s.client_port = port;
+        s.handshake(0, 0);
+        s.send(CLIENT, 1, 1, b"a");
+        s.send(SERVER, 1, 2, b"b");
+    }
+    s.client_port = 3000;
+    s.segment(CLIENT, 0, None, TcpFlags::SYN, b"");
+    assert_eq!(s.counters().syns_refused_total, 1);
+    s.send(CLIENT, 1, 1, b"data");
+    assert_eq!(s.counters().flows_closed_evicted_total, 1, "data is worth an eviction");
+}
+
+#[test]
+fn a_panicking_sink_costs_its_flow_only() {
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 3, 1, b"held");
+    s.sink.panics = true;
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| s.send(CLIENT, 1, 1, b"ab")));
+    assert!(caught.is_err());
+    s.sink.panics = false;
+    assert!(s.table.drop_poisoned().is_some());
+    assert!(s.table.drop_poisoned().is_none());
+    assert_eq!(s.counters().flows_closed_poisoned_total, 1);
+    assert!(s.counters().is_balanced(s.table.held_bytes(), s.table.flows_open()), "{:?}", s.counters());
+    s.handshake(0, 0);
+    s.told();
+    s.send(CLIENT, 1, 1, b"ok");
+    assert_eq!(s.told(), "open >0:ok@0");
+}
+
+#[test]
+fn descending_tiny_segments_take_linear_time() {
+    let mut s =
+        Scene::with(StreamLimits { held_segments_per_direction_max: 1 << 20, ..StreamLimits::default() });
+    s.sink.silent = true;
+    s.handshake(0, 0);
+    // 200,000 inserts at the front of a sorted vector would move 10^12 bytes.
+    for seq in (2..200_000u32).rev() {
+        s.send(CLIENT, seq, 1, b"x");
+    }
+    s.send(CLIENT, 1, 1, b"x");
+    assert_eq!(s.counters().bytes_delivered_total, 199_999);
+    assert_eq!(s.counters().gaps_total, 0);
+}
