@@ -383,7 +383,8 @@ fn an_outbox_resumes_after_the_process_is_gone() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
     };
-    let mut c = config(vec![target("t", &format!("http://{dead}/")), target("gone", &format!("http://{dead}/"))]);
+    let mut c =
+        config(vec![target("t", &format!("http://{dead}/")), target("gone", &format!("http://{dead}/"))]);
     c.outbox_path = Some(path.clone());
     let delivery = Delivery::start(c.clone()).unwrap();
     for n in 0..20 {
@@ -415,7 +416,8 @@ fn an_outbox_resumes_after_the_process_is_gone() {
 #[test]
 #[ignore = "run by a_decision_survives_kill_9"]
 fn child_for_kill_9() {
-    let (path, url) = (std::env::var("OFFPATH_TEST_OUTBOX").unwrap(), std::env::var("OFFPATH_TEST_URL").unwrap());
+    let (path, url) =
+        (std::env::var("OFFPATH_TEST_OUTBOX").unwrap(), std::env::var("OFFPATH_TEST_URL").unwrap());
     let mut c = config(vec![Target { timeout_ms: 60_000, ..target("t", &url) }]);
     c.outbox_path = Some(path.into());
     let delivery = Delivery::start(c).unwrap();
@@ -495,5 +497,10 @@ fn latency() {
     }
     assert!(delivery.drain(SOON));
     let h = delivery.stop().decision_to_delivered_us;
-    println!("burst of 1000: p50 {} p99 {} max {} us", h.value_at_quantile(0.5), h.value_at_quantile(0.99), h.max());
+    println!(
+        "burst of 1000: p50 {} p99 {} max {} us",
+        h.value_at_quantile(0.5),
+        h.value_at_quantile(0.99),
+        h.max()
+    );
 }

@@ -1,8 +1,6 @@
 use std::net::IpAddr;
 
-use offpath_types::{
-    AccountAtRisk, Contribution, FlowInfo, FlowKey, Host, LoginOutcome, Peer, TunnelId,
-};
+use offpath_types::{AccountAtRisk, Contribution, FlowInfo, FlowKey, Host, LoginOutcome, Peer, TunnelId};
 use proptest::prelude::*;
 
 use super::*;
@@ -194,20 +192,56 @@ fn blast_radius_seeks_a_narrower_match() {
     let rows: [Row<'_>; 10] = [
         ("within budget", 3, own, IP, false, &["9: block ip=192.0.2.1 60"]),
         ("office, own stack", 4, own, IP, false, &["9: block ip=192.0.2.1+fingerprint=0000000000000005 60"]),
-        ("office, same stack, session", 4, same, IP, true, &["9: block session=07070707070707070707070707070707 60"]),
+        (
+            "office, same stack, session",
+            4,
+            same,
+            IP,
+            true,
+            &["9: block session=07070707070707070707070707070707 60"],
+        ),
         ("office, same stack, nothing left", 4, same, IP, false, &["9: alarm blast_radius 1"]),
-        ("prefix, own stack", 4, own, &[EntityKind::Prefix], false, &[
-            "9: block prefix=192.0.2.0/24+fingerprint=0000000000000005 60",
-        ]),
+        (
+            "prefix, own stack",
+            4,
+            own,
+            &[EntityKind::Prefix],
+            false,
+            &["9: block prefix=192.0.2.0/24+fingerprint=0000000000000005 60"],
+        ),
         ("common stack", 4, same, &[EntityKind::Fingerprint], false, &["9: alarm blast_radius 1"]),
-        ("rare stack", 4, own, &[EntityKind::Fingerprint], false, &["9: block fingerprint=0000000000000005 60"]),
-        ("user", 9, same, &[EntityKind::Session], true, &["9: block session=07070707070707070707070707070707 60"]),
-        ("endpoint alone names nobody", 0, own, &[EntityKind::Endpoint], false, &[
-            "9: block ip=192.0.2.1+endpoint=POST /login 60",
-        ]),
-        ("stack at endpoint", 4, own, &[EntityKind::Fingerprint, EntityKind::Endpoint], false, &[
-            "9: block fingerprint=0000000000000005+endpoint=POST /login 60",
-        ]),
+        (
+            "rare stack",
+            4,
+            own,
+            &[EntityKind::Fingerprint],
+            false,
+            &["9: block fingerprint=0000000000000005 60"],
+        ),
+        (
+            "user",
+            9,
+            same,
+            &[EntityKind::Session],
+            true,
+            &["9: block session=07070707070707070707070707070707 60"],
+        ),
+        (
+            "endpoint alone names nobody",
+            0,
+            own,
+            &[EntityKind::Endpoint],
+            false,
+            &["9: block ip=192.0.2.1+endpoint=POST /login 60"],
+        ),
+        (
+            "stack at endpoint",
+            4,
+            own,
+            &[EntityKind::Fingerprint, EntityKind::Endpoint],
+            false,
+            &["9: block fingerprint=0000000000000005+endpoint=POST /login 60"],
+        ),
     ];
     for (name, count, print, scope, session, want) in rows {
         let mut p = Planner::new(config());
@@ -224,9 +258,10 @@ fn blast_radius_seeks_a_narrower_match() {
     neighbours(&mut p, "198.51.100.1", 6, 4, 1);
     let tx = tx("192.0.2.1", 6, 9);
     let v = verdict(&tx, Action::Block, &[EntityKind::Fingerprint], 60);
-    assert_eq!(plan(&mut p, &tx, &v), [
-        "9: block prefix=192.0.2.0/24+fingerprint=0000000000000006+endpoint=POST /login 60"
-    ]);
+    assert_eq!(
+        plan(&mut p, &tx, &v),
+        ["9: block prefix=192.0.2.0/24+fingerprint=0000000000000006+endpoint=POST /login 60"]
+    );
     assert_eq!(p.counters().narrowed_total, 1);
 }
 
@@ -305,7 +340,10 @@ fn other_actions() {
     let tx0 = tx("192.0.2.1", 5, 0);
     let tag = verdict(&tx0, Action::Tag, IP, 60);
     let (a, b) = (plan(&mut p, &tx0, &tag), plan(&mut p, &tx0, &tag));
-    assert_eq!((a.as_slice(), b.as_slice()), (["0: tag ip=192.0.2.1 60".to_owned()].as_slice(), a.as_slice()));
+    assert_eq!(
+        (a.as_slice(), b.as_slice()),
+        (["0: tag ip=192.0.2.1 60".to_owned()].as_slice(), a.as_slice())
+    );
     let notify = verdict(&tx0, Action::Notify, IP, 60);
     assert_eq!(plan(&mut p, &tx0, &notify), ["0: notify ip=192.0.2.1 60"]);
     assert_eq!(plan(&mut p, &tx0, &notify), NOTHING);

@@ -204,6 +204,13 @@ impl Desk {
             let told = self.site.outputs.tell(&line, false).await;
             return self.finish(id, Change::Nothing, told, Done::Applied).await;
         }
+        let config = &self.site.config;
+        if let Some(net) = &subject.net {
+            let widest = if net.addr().is_ipv4() { config.prefix_v4_min } else { config.prefix_v6_min };
+            if net.prefix_len() < widest {
+                return self.refuse(id, "the prefix is wider than this receiver blocks").await;
+            }
+        }
         // Also where the match names more than an address: the address alone says whom it would hurt.
         let named = ["ip", "prefix"].iter().filter_map(|k| record.matches.get(*k)).filter_map(|v| {
             v.parse().ok().or_else(|| v.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from))
@@ -211,13 +218,6 @@ impl Desk {
         if subject.net.into_iter().chain(named).any(|net| self.allow.overlaps(&net)) {
             tracing::warn!(id = record.id, key = subject.key, "an allowlisted address; not applied");
             return self.finish(id, Change::Nothing, Vec::new(), Done::Allowlisted).await;
-        }
-        let config = &self.site.config;
-        if let Some(net) = &subject.net {
-            let widest = if net.addr().is_ipv4() { config.prefix_v4_min } else { config.prefix_v6_min };
-            if net.prefix_len() < widest {
-                return self.refuse(id, "the prefix is wider than this receiver blocks").await;
-            }
         }
         let now = clock::wall_ms();
         let ttl_secs = u64::from(record.ttl_secs).min(config.ttl_max_secs).max(1);
