@@ -114,6 +114,7 @@ impl BodyTap {
         let limit = self.kept_max.min(self.kept.len().saturating_mul(RATIO_MAX));
         let input = self.kept.bytes();
         let result = match self.coding {
+            _ if input.is_empty() => return Inflated::Whole,
             Coding::Identity => return Inflated::Whole,
             Coding::Gzip => read_capped(MultiGzDecoder::new(input), limit, spare),
             Coding::Deflate => match read_capped(ZlibDecoder::new(input), limit, spare) {

@@ -9,7 +9,8 @@ use super::secret::{SecretBuf, form_decode};
 
 /// How much of a field's value is hashed: two that agree so far count as equal.
 const VALUE_BYTES_MAX: usize = 1024;
-/// Most user or password fields of one body that are compared with each other.
+/// Most user and password fields of one body that are hashed; later ones are passed over, so that a body full
+/// of them costs no more than any other.
 const CANDIDATES_MAX: usize = 16;
 /// Most form fields and multipart parts of one body that are looked at.
 const PAIRS_MAX: usize = 4096;
@@ -77,6 +78,10 @@ impl<'k> Collector<'k> {
         self.repeated
     }
 
+    fn full(&self) -> bool {
+        self.seen_len == CANDIDATES_MAX
+    }
+
     fn kind_of(&self, reduced: &[u8]) -> Option<(Kind, u16)> {
         match self.passwords.rank(reduced) {
             Some(rank) => Some((Kind::Password, rank)),
@@ -86,6 +91,9 @@ impl<'k> Collector<'k> {
 
     /// Takes a value that stands percent-encoded.
     pub(super) fn add_encoded(&mut self, kind: Kind, rank: u16, name: &[u8], value: &[u8]) {
+        if self.full() {
+            return;
+        }
         self.scratch.clear();
         // Three encoded bytes make one.
         form_decode(&value[..value.len().min(3 * VALUE_BYTES_MAX)], self.scratch);
@@ -120,7 +128,7 @@ impl<'k> Collector<'k> {
     pub(super) fn json(&mut self, text: &[u8]) -> bool {
         json::walk(text, |item| {
             let (Value::Text(value) | Value::Number(value)) = item.value else { return };
-            if item.key.is_empty() {
+            if item.key.is_empty() || self.full() {
                 return;
             }
             let reduced = if memchr::memchr(b'\\', item.key).is_some() {
@@ -195,7 +203,9 @@ impl<'k> Collector<'k> {
             }
             let Some(name) = parameter(parameters, b"name") else { return };
             let reduced = Reduced::new(name, false);
-            if let Some((kind, rank)) = self.kind_of(reduced.bytes()) {
+            if let Some((kind, rank)) = self.kind_of(reduced.bytes())
+                && !self.full()
+            {
                 self.scratch.clear();
                 self.scratch.extend(&value[..value.len().min(VALUE_BYTES_MAX)]);
                 self.add_scratch(kind, rank, reduced.bytes(), 0);
@@ -215,6 +225,7 @@ pub(super) fn hash_user(key: &IdentityKey, name: &[u8]) -> Option<IdentityHash> 
             for c in text.trim().chars().flat_map(char::to_lowercase) {
                 lower.extend(c.encode_utf8(&mut utf8).as_bytes());
             }
+            super::secret::wipe(&mut utf8);
         }
         _ => {
             lower.extend(name);
@@ -309,9 +320,9 @@ mod tests {
             (r#"{"benutzername":"ann","kennwort":"p"}"#, Some("ann"), Some("p"), false),
             (r#"{"x":["password","y"]}"#, None, None, false),
         ] {
-            assert_eq!(run(|c| drop(c.json(text.as_bytes()))), want(user, password, repeated), "{text}");
+            assert_eq!(run(|c| _ = c.json(text.as_bytes())), want(user, password, repeated), "{text}");
         }
-        let invalid = run(|c| drop(c.json(b"{\"user\":\"\xff\xfeA\",\"password\":\"\xc3\"}")));
+        let invalid = run(|c| _ = c.json(b"{\"user\":\"\xff\xfeA\",\"password\":\"\xc3\"}"));
         assert!(invalid.user.is_some() && invalid.password.is_some());
     }
 
@@ -342,10 +353,10 @@ mod tests {
             want(Some("ann"), Some("p\r\nw"), false)
         );
         for end in 0..body.len() {
-            run(|c| drop(c.multipart(&body.as_bytes()[..end], b"B")));
+            run(|c| _ = c.multipart(&body.as_bytes()[..end], b"B"));
         }
         assert_eq!(run(|c| assert!(!c.multipart(&body.as_bytes()[..60], b"B"))), want(None, None, false));
-        run(|c| drop(c.multipart("\r\n--B".repeat(50_000).as_bytes(), b"B")));
+        run(|c| _ = c.multipart("\r\n--B".repeat(50_000).as_bytes(), b"B"));
     }
 
     #[test]

@@ -65,9 +65,9 @@ mod tests {
 
     #[test]
     fn values_are_pinned() {
-        // Records and models hold these: a change here is a breaking change.
-        assert_eq!(of(&[]), 0x2d8e_c0b9_35f7_2b69);
-        assert_eq!(of(&["POST /login"]), 0x5f62_e421_20c3_7163);
+        // Records and models hold these: a change here is a breaking change. Computed apart, in Python.
+        assert_eq!(of(&[]), 0xee0f_a751_0114_bc05);
+        assert_eq!(of(&["POST /login"]), 0x9c73_d4d0_57d2_4ac0);
     }
 
     #[test]
