@@ -15,8 +15,9 @@ use crate::slab::{NONE, Slab};
 use crate::wheel::Wheel;
 use crate::{StreamCounters, StreamLimits, StreamSink};
 
-/// Hole timers tick every 4.2 ms.
-const HOLE_TICK_SHIFT: u32 = 22;
+/// Hole timers tick every 34 ms, so that the longest wait (15 s) fits the wheel. A hole is given up as of
+/// the time it was due; the tick only bounds how late a quiet flow's hole is noticed.
+const HOLE_TICK_SHIFT: u32 = 25;
 /// Buffers kept for reuse, so that ordinary reordering allocates nothing.
 const SPARE_BUFFERS_MAX: usize = 64;
 const SPARE_BUFFER_BYTES_MAX: usize = 4096;
@@ -146,6 +147,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         self.accept_slow(side, run)
     }
 
+    #[inline(never)]
     fn accept_slow(&mut self, side: Side, run: &Run<'_>) -> Accepted {
         let now = run.seen;
         if run.len() == 0 && !run.fin {
@@ -259,6 +261,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         self.acknowledge_slow(side, ack, now);
     }
 
+    #[cold]
     fn acknowledge_slow(&mut self, side: Side, ack: u32, now: Timestamp) {
         let ahead_max = self.core.limits.ack_ahead_max;
         let dir = self.conn.dir_mut(side);
@@ -685,7 +688,8 @@ impl<S: StreamSink> Assembly<'_, S> {
         let limits = &self.core.limits;
         let dues = [hold.acked_due(limits), hold.age_due(limits), hold.reset_due(limits)];
         hold.due = dues.into_iter().flatten().min().unwrap_or(Timestamp::MAX);
-        if hold.due < hold.queued {
+        if hold.due != hold.queued {
+            // Kept exact, not lazy: under memory pressure the holes nearest to their deadline go first.
             hold.queued = hold.due;
             let due = hold.due;
             self.core.hole_wheel.remove(&mut self.core.holds, hold_id);
@@ -693,6 +697,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         }
     }
 
+    #[inline]
     fn give_data(&mut self, side: Side, bytes: &[u8], ack: Option<u32>, seen: Timestamp, now: Timestamp) {
         if bytes.is_empty() {
             return;

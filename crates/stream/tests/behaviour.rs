@@ -93,14 +93,14 @@ fn holes_are_given_up() {
     s.ack(SERVER, 1, 7);
     s.idle(ms(90));
     assert_eq!(s.told(), "");
-    s.idle(ms(20));
+    s.idle(ms(60));
     assert_eq!(s.told(), "open >gap0+3 >3:def@0");
 
     // A whole message lost: only the answer shows it.
     let mut s = Scene::new();
     s.handshake(0, 0);
     s.send(SERVER, 1, 101, b"200");
-    s.idle(ms(110));
+    s.idle(ms(150));
     assert_eq!(s.told(), "open <0:200@100 >gap0+100");
 
     // Its other half comes late, but in time.
@@ -179,7 +179,7 @@ fn ends() {
     s.handshake(0, 0);
     s.send(CLIENT, 1, 1, b"abc");
     s.rst(SERVER, 4, 4);
-    s.idle(ms(110));
+    s.idle(ms(150));
     assert_eq!(s.told(), "open >0:abc@0 >Rst <Rst close");
 
     // A RST far off is not believed; one whose sender goes on is taken back.
@@ -277,7 +277,7 @@ fn reuse_of_the_five_tuple() {
     s.send(CLIENT, 1, 1, b"a");
     s.segment(CLIENT, 9_000, None, TcpFlags::SYN, b"");
     s.send(CLIENT, 9_001, 1, b"new");
-    assert_eq!(s.told(), "open >0:a@0 >Reused <Reused close open >0:new@");
+    assert_eq!(s.told(), "open >0:a@0 >Reused <Reused close open >0:new@0");
 
     // After the close a SYN is enough.
     let mut s = Scene::new();
@@ -363,7 +363,7 @@ fn far_segments() {
     s.send(SERVER, 1, 1, b"a");
     s.ack(CLIENT, 1, 100_000_000);
     s.send(SERVER, 100_000_000, 1, b"b");
-    s.idle(ms(120));
+    s.idle(ms(150));
     assert_eq!(s.told(), "open <0:a@0 <gap1+99999998 <99999999:b@0");
 
     // One direction only: three consecutive segments.
@@ -487,7 +487,7 @@ fn eviction_spares_what_is_worth_most() {
     }
     s.client_port = 3000;
     s.segment(CLIENT, 0, None, TcpFlags::SYN, b"");
-    assert_eq!(s.counters().syns_refused_total, 1);
+    assert_eq!(s.counters().syns_refused_total, 7, "nor are the SYNs and SYN+ACKs of the three before");
     s.send(CLIENT, 1, 1, b"data");
     assert_eq!(s.counters().flows_closed_evicted_total, 1, "data is worth an eviction");
 }
