@@ -12,6 +12,9 @@ use offpath_types::{FlowInfo, FlowKey, HttpVersion, IdentityKey, Peer, Timestamp
 
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36";
 
+/// Name, method, target, headers, body.
+type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [Header<'a>], &'a [u8]);
+
 fn main() {
     let (key, client_side) = FlowKey::new(Peer::default(), Peer { port: 80, ..Peer::default() }, TunnelId(0));
     let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: false };
@@ -43,7 +46,7 @@ fn main() {
     let hops = "10.0.0.1, ".repeat(10_000);
     let forwarded = [header("Host", "h"), Header { name: b"X-Forwarded-For", value: hops.as_bytes() }];
     let (get, post): (&[u8], &[u8]) = (b"GET", b"POST");
-    let cases: [(&str, &[u8], &[u8], &[Header<'_>], &[u8]); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("page, 8 headers, session cookie", get, b"/catalog/items/10293?page=2", &page, b""),
         ("page, 7 headers, no identity", get, b"/catalog/items/10293?page=2", plain, b""),
         ("page, 20 cookies", get, b"/catalog/items/10293?page=2", &tracked, b""),

@@ -463,16 +463,10 @@ fn is_login_word(word: &[u8]) -> bool {
 }
 
 /// A segment in lower case without separators, parameters and extension.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Word {
     buf: [u8; 24],
     len: usize,
-}
-
-impl Default for Word {
-    fn default() -> Self {
-        Self { buf: [0; 24], len: 0 }
-    }
 }
 
 impl Word {

@@ -156,10 +156,8 @@ pub(super) fn redact<'a>(
         let reduced = Reduced::new(name, true);
         let param = if let Some(rank) = passwords.rank(reduced.bytes()) {
             Some(Param::Password(rank))
-        } else if let Some(rank) = users.rank(reduced.bytes()) {
-            Some(Param::User(rank))
         } else {
-            None
+            users.rank(reduced.bytes()).map(Param::User)
         };
         let secret = match param {
             Some(Param::Password(_)) => true,
