@@ -60,10 +60,8 @@ fn main() {
         ),
         ("10,000 forwarding hops", get, b"/", &forwarded, b""),
     ];
-    let config = FactsConfig {
-        trusted_proxies: vec!["0.0.0.0/8".parse().unwrap_or_default()],
-        ..FactsConfig::default()
-    };
+    let config =
+        FactsConfig { trusted_proxies: vec!["::/16".parse().unwrap_or_default()], ..FactsConfig::default() };
     let mut facts = Facts::new(config, IdentityKey::new([1; 32]));
     for (name, method, target, headers, body) in cases {
         let head = RequestHead { method, target, version: HttpVersion::V11, headers };
