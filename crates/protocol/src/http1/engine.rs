@@ -1,0 +1,910 @@
+//! Takes chunks through a session's states: heads, bodies, gaps, ends.
+//!
+//! Every byte is taken by exactly one state and counted there; a head is looked at once, whoever cuts it.
+//! Read RFC 9112 §6 and §7 before changing this file.
+
+use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
+
+use super::Http;
+use super::framing::Body;
+use super::parse::{self, BlankLine, Head, Headers};
+use super::proxy::{self, Preface};
+use super::session::{Death, HeldItem, Kind, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
+use super::sniff::{Searcher, Sniff, UNDECIDED, Want, sniff};
+
+/// One call's view: the worker's stage, one flow's session, and where transactions go.
+pub(super) struct Engine<'a> {
+    pub(super) http: &'a mut Http,
+    pub(super) s: &'a mut Session,
+    pub(super) flow: &'a FlowInfo,
+    pub(super) now: Timestamp,
+    pub(super) out: &'a mut Vec<Transaction>,
+}
+
+impl Engine<'_> {
+    pub(super) fn chunk(&mut self, dir: Direction, chunk: Chunk<'_>) {
+        let before = self.s.buffered();
+        self.s.halves[dir.index()].touched = true;
+        match chunk {
+            Chunk::Data { bytes, offset, peer_acked, seen } => {
+                self.http.counters.bytes_in_total += bytes.len() as u64;
+                self.data(dir, bytes, Place { offset, acked: peer_acked.unwrap_or(UNKNOWN), seen });
+            }
+            Chunk::Gap { len, offset, .. } => {
+                self.http.counters.gap_bytes_total += len;
+                self.gap_or_hold(dir, len, offset);
+            }
+            Chunk::End { reason, .. } => self.end(dir, reason),
+        }
+        if self.s.held.is_some() {
+            self.release_held(false);
+        }
+        let after = self.s.buffered();
+        self.http.held_bytes = (self.http.held_bytes + after).saturating_sub(before);
+        if after > before && self.http.held_bytes > self.http.config.limits.held_bytes_max {
+            self.shed();
+        }
+    }
+
+    /// Ends both directions and emits what is open.
+    pub(super) fn close(&mut self) {
+        let before = self.s.buffered();
+        let requests = self.s.request_dir();
+        for dir in [requests, requests.flip()] {
+            if !self.s.halves[dir.index()].ended {
+                self.end(dir, EndReason::CaptureEnd);
+            }
+        }
+        self.release_held(true);
+        self.emit_all_open();
+        let counters = &mut self.http.counters;
+        match self.s.kind {
+            Kind::Unknown => counters.flows_unrecognised_total += 1,
+            Kind::Http1 => counters.flows_http1_total += 1,
+            Kind::Http2 => counters.flows_http2_total += 1,
+            Kind::NotHttp => counters.flows_not_http_total += 1,
+        }
+        debug_assert_eq!(self.s.buffered(), 0);
+        self.http.held_bytes = self.http.held_bytes.saturating_sub(before);
+    }
+
+    pub(super) fn is_request(&self, dir: Direction) -> bool {
+        dir == self.s.request_dir()
+    }
+
+    pub(super) fn data(&mut self, dir: Direction, bytes: &[u8], place: Place) {
+        if self.is_request(dir) {
+            self.s.requests_silent = false;
+        } else if self.s.held.is_some() {
+            return self.hold(bytes, place);
+        }
+        self.feed(dir, bytes, place);
+    }
+
+    /// Takes bytes that follow what the direction's state has seen.
+    fn feed(&mut self, dir: Direction, mut bytes: &[u8], mut place: Place) {
+        let d = dir.index();
+        self.s.halves[d].next = place.offset;
+        while !bytes.is_empty() {
+            let used = self.step(dir, bytes, place);
+            place.offset += used as u64;
+            self.s.halves[d].next = place.offset;
+            bytes = &bytes[used..];
+        }
+    }
+
+    /// Lets the direction's state take some of `bytes`; returns how many. 0 only with a change of state.
+    fn step(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
+        let d = dir.index();
+        match self.s.halves[d].state {
+            State::Start => self.start(dir, bytes, place),
+            State::Fixed { left } => {
+                if self.begins_next_response(dir, bytes, place) {
+                    self.end_broken(dir, place.offset, place.seen, false);
+                    return 0;
+                }
+                let n = shorter(bytes, left);
+                self.body(dir, &bytes[..n], place.seen);
+                self.s.halves[d].state = State::Fixed { left: left - n as u64 };
+                if left == n as u64 {
+                    self.message_end(dir, place.offset + n as u64, place.seen, true);
+                }
+                n
+            }
+            State::ChunkData { left } => {
+                let n = shorter(bytes, left);
+                self.body(dir, &bytes[..n], place.seen);
+                let left = left - n as u64;
+                self.s.halves[d].state =
+                    if left == 0 { State::ChunkEnd { cr: false } } else { State::ChunkData { left } };
+                n
+            }
+            State::ChunkSize { value, line, step } => {
+                self.chunk_size(dir, bytes, place, ChunkLine { value, line, step })
+            }
+            State::ChunkEnd { cr } => self.chunk_end(dir, bytes, place, cr),
+            State::Trailers { mut blank } => {
+                let found = blank.find(bytes);
+                let n = found.unwrap_or(bytes.len());
+                self.http.counters.bytes_framing_total += n as u64;
+                self.s.halves[d].state = State::Trailers { blank };
+                if found.is_some() {
+                    self.message_end(dir, place.offset + n as u64, place.seen, true);
+                }
+                n
+            }
+            State::Close => {
+                self.body(dir, bytes, place.seen);
+                bytes.len()
+            }
+            State::Head(scan) => self.slow(dir, scan, bytes, place),
+            State::HeadRest { mut blank, then } => {
+                let found = blank.find(bytes);
+                let n = found.unwrap_or(bytes.len());
+                self.http.counters.skipped_bytes_head_rest_total += n as u64;
+                self.s.halves[d].state = State::HeadRest { blank, then };
+                if found.is_some() {
+                    self.begin_body(dir, then, place.offset + n as u64, place.seen);
+                }
+                n
+            }
+            State::Search => self.search(dir, bytes, place),
+            State::Fresh => self.fresh(dir, bytes, place),
+            State::Preface { left } => {
+                let n = shorter(bytes, u64::from(left));
+                self.http.counters.bytes_framing_total += n as u64;
+                let left = left - n as u32;
+                self.s.halves[d].state = if left == 0 { State::Start } else { State::Preface { left } };
+                n
+            }
+            State::Tunnel { junk } => {
+                let line = memchr::memchr(b'\n', bytes).map_or(bytes, |e| &bytes[..=e]);
+                let ended = line.ends_with(b"\n");
+                let known = self.http.config.limits.sniff_bytes_max;
+                if junk || sniff(line, ended, known) == Sniff::Junk {
+                    self.s.halves[d].state = State::Tunnel { junk: true };
+                    self.http.counters.skipped_bytes_bypassed_total += bytes.len() as u64;
+                    return bytes.len();
+                }
+                // The tunnel was refused and the client tries again; the refusal may come later.
+                self.s.halves[d].state = State::Start;
+                0
+            }
+            State::Dead(death) => {
+                match death {
+                    Death::NotHttp => self.http.counters.skipped_bytes_not_http_total += bytes.len() as u64,
+                    Death::Bypassed => self.http.counters.skipped_bytes_bypassed_total += bytes.len() as u64,
+                }
+                bytes.len()
+            }
+        }
+    }
+
+    /// First bytes of a flow's client: takes a PROXY preface off.
+    fn fresh(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
+        let d = dir.index();
+        let half = &mut self.s.halves[d];
+        if half.buf.is_empty() {
+            half.place = place;
+            if !matches!(bytes[0], b'P' | b'\r') {
+                half.state = State::Start;
+                return 0;
+            }
+        }
+        let had = half.buf.len();
+        // Never longer than a version 1 line or the addresses of version 2, plus this chunk.
+        let preface = if had == 0 {
+            proxy::parse(bytes)
+        } else {
+            half.buf.extend_from_slice(bytes);
+            proxy::parse(&half.buf)
+        };
+        match preface {
+            Preface::More => {
+                if had == 0 {
+                    half.buf.extend_from_slice(bytes);
+                }
+                bytes.len()
+            }
+            Preface::None => {
+                half.state = State::Start;
+                if had == 0 {
+                    return 0;
+                }
+                let buf = std::mem::take(&mut half.buf);
+                let from = half.place;
+                self.feed(dir, &buf, from);
+                bytes.len()
+            }
+            Preface::Found { len, client } => {
+                half.buf = Vec::new();
+                let here = len - had;
+                let n = here.min(bytes.len());
+                // At most 16 + 65535.
+                let left = (here - n) as u32;
+                half.state = if left == 0 { State::Start } else { State::Preface { left } };
+                self.http.counters.bytes_framing_total += (had + n) as u64;
+                self.http.counters.flows_proxy_protocol_total += 1;
+                let peer = self.flow.client().host.to_ip();
+                if self.http.config.proxy_protocol.iter().any(|net| net.contains(&peer)) {
+                    self.s.proxied = client.map(Box::new);
+                }
+                n
+            }
+        }
+    }
+
+    /// Between messages, with at least a byte.
+    fn start(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
+        let empty = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        if empty > 0 {
+            self.http.counters.bytes_framing_total += empty as u64;
+            return empty;
+        }
+        let response = match self.s.swapped {
+            Some(_) => !self.is_request(dir),
+            None => bytes.starts_with(b"HTTP/"),
+        };
+        if response && self.s.swapped.is_some() {
+            if self.s.held.is_some() || self.must_hold(place) {
+                self.hold(bytes, place);
+                return bytes.len();
+            }
+            self.finish_http09(dir);
+            if self.begins_http09_body(bytes) {
+                self.begin_http09_body(dir, place);
+                return 0;
+            }
+        }
+        let limits = &self.http.config.limits;
+        let (head_max, unknown_max) = (limits.head_bytes_max, limits.sniff_bytes_max);
+        let mut headers = Headers::new();
+        let parsed = if response {
+            parse::fast_response(bytes, limits.headers_max, &mut headers)
+        } else {
+            parse::fast_request(bytes, limits.headers_max, &mut headers)
+        };
+        let Some((head, len)) = parsed.filter(|(head, len)| {
+            // What the sniffer would refuse, had it come in pieces, is refused in one piece too.
+            *len <= head_max
+                && (!head.framing.anomalies.contains(Anomaly::MethodUnknown)
+                    || starts_with_request(bytes, unknown_max))
+        }) else {
+            return self.slow(dir, Scan::default(), bytes, place);
+        };
+        if self.s.swapped.is_none() {
+            self.recognise(dir, response);
+            if response && self.must_hold(place) {
+                self.hold(bytes, place);
+                return bytes.len();
+            }
+        }
+        self.http.counters.heads_fast_total += 1;
+        self.s.halves[dir.index()].place = place;
+        self.head(dir, &head, &headers, len, place.seen, HeadEnd::Whole);
+        len
+    }
+
+    /// A head that httparse does not take as it is: unfinished, or in need of leniency.
+    fn slow(&mut self, dir: Direction, mut scan: Scan, bytes: &[u8], place: Place) -> usize {
+        let d = dir.index();
+        let limits = &self.http.config.limits;
+        let (max, unknown_max) = (limits.head_bytes_max, limits.sniff_bytes_max);
+        let half = &mut self.s.halves[d];
+        let had = half.buf.len();
+        if had == 0 {
+            half.place = place;
+        }
+        let window = &bytes[..bytes.len().min(max - had)];
+        let mut taken = 0;
+        if !scan.line_done {
+            let line_end = memchr::memchr(b'\n', window);
+            taken = line_end.map_or(window.len(), |i| i + 1);
+            let verdict = if had == 0 {
+                sniff(&window[..taken], line_end.is_some(), unknown_max)
+            } else {
+                half.buf.extend_from_slice(&window[..taken]);
+                sniff(&half.buf, line_end.is_some(), unknown_max)
+            };
+            let wanted = match (verdict, self.s.swapped) {
+                (Sniff::More, _) => Sniff::More,
+                (Sniff::Http2, _) if self.s.kind == Kind::Unknown => Sniff::Http2,
+                (Sniff::Request | Sniff::Request09 | Sniff::Response, None) => verdict,
+                (Sniff::Request | Sniff::Request09, Some(_)) if self.is_request(dir) => verdict,
+                (Sniff::Response, Some(_)) if !self.is_request(dir) => verdict,
+                _ => Sniff::Junk,
+            };
+            let half = &mut self.s.halves[d];
+            match wanted {
+                Sniff::More => {
+                    if had == 0 {
+                        half.buf.extend_from_slice(&window[..taken]);
+                    }
+                    if half.buf.len() >= max {
+                        if self.s.swapped.is_none() {
+                            self.recognise(dir, self.s.halves[d].buf.starts_with(b"HTTP/"));
+                        }
+                        return self.slow_done(dir, &[], taken, HeadEnd::TooLong(BlankLine::Inside), place);
+                    }
+                    half.state = State::Head(scan);
+                    return taken;
+                }
+                Sniff::Junk | Sniff::Http2 => {
+                    if wanted == Sniff::Http2 {
+                        self.s.kind = Kind::Http2;
+                    }
+                    let buf = std::mem::take(&mut half.buf);
+                    let from = half.place;
+                    self.junk(dir);
+                    if buf.is_empty() {
+                        return 0;
+                    }
+                    self.feed(dir, &buf, from);
+                    return taken;
+                }
+                Sniff::Request | Sniff::Request09 | Sniff::Response => {
+                    if self.s.swapped.is_none() {
+                        self.recognise(dir, wanted == Sniff::Response);
+                    }
+                    scan.line_done = true;
+                    scan.line_09 = wanted == Sniff::Request09;
+                    scan.blank = BlankLine::AfterLf;
+                }
+            }
+        }
+        let rest = &window[taken..];
+        scan.line_09 &= rest.is_empty();
+        let found = scan.blank.find(rest);
+        let whole = taken + found.unwrap_or(rest.len());
+        let half = &mut self.s.halves[d];
+        let end = match found {
+            Some(_) => HeadEnd::Whole,
+            None if had + window.len() >= max => HeadEnd::TooLong(scan.blank),
+            None => {
+                // The first line is in `buf` already where there was one to append to.
+                let copied = if had == 0 { 0 } else { taken };
+                half.buf.extend_from_slice(&window[copied..]);
+                half.state = State::Head(scan);
+                return window.len();
+            }
+        };
+        if had == 0 {
+            return self.slow_done(dir, &window[..whole], whole, end, place);
+        }
+        half.buf.extend_from_slice(&window[taken..whole]);
+        self.slow_done(dir, &[], whole, end, place)
+    }
+
+    /// Parses a head leniently: `in_place`, or what `buf` holds where that is empty.
+    fn slow_done(
+        &mut self,
+        dir: Direction,
+        in_place: &[u8],
+        used: usize,
+        end: HeadEnd,
+        place: Place,
+    ) -> usize {
+        let half = &mut self.s.halves[dir.index()];
+        let buf = std::mem::take(&mut half.buf);
+        let bytes = if in_place.is_empty() { &buf[..] } else { in_place };
+        let from = half.place;
+        half.state = State::Start;
+        if !self.is_request(dir) && self.must_hold(from) {
+            // A head over the limit is held up to where it was seen; the rest follows it in there.
+            self.hold(bytes, from);
+            return used;
+        }
+        self.parse_slow(dir, bytes, end, place.seen);
+        used
+    }
+
+    fn parse_slow(&mut self, dir: Direction, bytes: &[u8], end: HeadEnd, seen: Timestamp) {
+        let request = self.is_request(dir);
+        let headers_max = self.http.config.limits.headers_max;
+        if end == HeadEnd::Whole {
+            let mut headers = Headers::new();
+            let fast = if request {
+                parse::fast_request(bytes, headers_max, &mut headers)
+            } else {
+                parse::fast_response(bytes, headers_max, &mut headers)
+            };
+            if let Some((head, len)) = fast
+                && len == bytes.len()
+            {
+                self.http.counters.heads_fast_total += 1;
+                return self.head(dir, &head, &headers, len, seen, end);
+            }
+        }
+        self.http.counters.heads_lenient_total += 1;
+        let unfolded = parse::unfold(bytes);
+        let mut headers = Headers::new();
+        let head = parse::lenient(request, bytes, unfolded.as_ref(), headers_max, &mut headers);
+        self.head(dir, &head, &headers, bytes.len(), seen, end);
+    }
+
+    /// Takes a parsed head of `len` bytes that began at the half's `place`.
+    fn head(
+        &mut self,
+        dir: Direction,
+        head: &Head<'_>,
+        headers: &Headers<'_>,
+        len: usize,
+        seen: Timestamp,
+        end: HeadEnd,
+    ) {
+        self.http.counters.bytes_head_total += len as u64;
+        let d = dir.index();
+        let from = self.s.halves[d].place;
+        let offset = from.offset + len as u64;
+        let mut head = *head;
+        head.framing.anomalies.extend(std::mem::take(&mut self.s.halves[d].pending));
+        let request = self.is_request(dir);
+        match end {
+            HeadEnd::TooLong(_) => head.framing.anomalies.insert(Anomaly::HeadTooLong),
+            HeadEnd::Cut { gap } => head.framing.anomalies.insert(broken(request, gap)),
+            HeadEnd::Whole => {}
+        }
+        let body = if request {
+            Some(self.request_head(dir, &head, headers, offset, seen))
+        } else {
+            self.response_head(dir, &head, headers, seen)
+        };
+        let Some(body) = body else { return };
+        match end {
+            HeadEnd::Whole => self.begin_body(dir, body, offset, seen),
+            HeadEnd::TooLong(blank) => self.s.halves[d].state = State::HeadRest { blank, then: body },
+            HeadEnd::Cut { .. } => self.message_end(dir, offset, seen, false),
+        }
+    }
+
+    fn begin_body(&mut self, dir: Direction, body: Body, offset: u64, seen: Timestamp) {
+        let next = match body {
+            Body::None => return self.message_end(dir, offset, seen, true),
+            Body::Fixed(left) => State::Fixed { left },
+            Body::Chunked => State::ChunkSize { value: 0, line: 0, step: SizeStep::Begin },
+            Body::Close => State::Close,
+        };
+        self.s.halves[dir.index()].state = next;
+    }
+
+    /// Body bytes, dechunked.
+    fn body(&mut self, dir: Direction, bytes: &[u8], seen: Timestamp) {
+        self.http.counters.bytes_body_total += bytes.len() as u64;
+        self.count_body(dir, bytes.len() as u64, seen);
+        if let Some(tap) = self.s.halves[dir.index()].tap.as_deref_mut() {
+            self.http.facts.body(tap, bytes);
+        }
+    }
+
+    fn count_body(&mut self, dir: Direction, len: u64, seen: Timestamp) {
+        let request = self.is_request(dir);
+        let open = if request { self.s.request_mut() } else { self.s.owner_mut() };
+        let Some(open) = open else { return };
+        open.tx.ended = open.tx.ended.max(seen);
+        let total = if request { &mut open.tx.request_body_bytes } else { &mut open.tx.response_body_bytes };
+        *total = total.saturating_add(len);
+    }
+
+    pub(super) fn mark(&mut self, dir: Direction, anomaly: Anomaly) {
+        let open = if self.is_request(dir) { self.s.request_mut() } else { self.s.owner_mut() };
+        match open {
+            Some(open) => open.tx.anomalies.insert(anomaly),
+            None => self.s.halves[dir.index()].pending.insert(anomaly),
+        }
+    }
+
+    fn chunk_size(&mut self, dir: Direction, bytes: &[u8], place: Place, mut at: ChunkLine) -> usize {
+        let max = self.http.config.limits.chunk_line_bytes_max;
+        let mut used = 0;
+        let mut bare = None;
+        let mut done = false;
+        let mut valid = true;
+        while used < bytes.len() && !done && valid {
+            let b = bytes[used];
+            used += 1;
+            at.line += 1;
+            valid = at.line <= max;
+            match (at.step, b) {
+                (SizeStep::Digits, b'\n') | (SizeStep::Extension, b'\n') => {
+                    bare = Some(Anomaly::BareLf);
+                    done = true;
+                }
+                (SizeStep::Cr, b'\n') => done = true,
+                (SizeStep::Begin | SizeStep::Digits, b) if b.is_ascii_hexdigit() => {
+                    let digit = match b {
+                        b'0'..=b'9' => b - b'0',
+                        _ => (b | 0x20) - b'a' + 10,
+                    };
+                    // 2^60 bytes is no chunk; more zeros than this are no habit but a trick.
+                    valid &= at.value < 1 << 56 && at.line <= 32;
+                    at.value = (at.value << 4) | u64::from(digit);
+                    at.step = SizeStep::Digits;
+                }
+                (SizeStep::Begin, _) => valid = false,
+                (SizeStep::Digits | SizeStep::Extension, b'\r') => at.step = SizeStep::Cr,
+                (SizeStep::Digits, b';' | b' ' | b'\t') => at.step = SizeStep::Extension,
+                (SizeStep::Digits, _) => valid = false,
+                (SizeStep::Extension, _) => {}
+                (SizeStep::Cr, _) => {
+                    bare = Some(Anomaly::BareCr);
+                    at.step = if b == b'\r' { SizeStep::Cr } else { SizeStep::Extension };
+                }
+            }
+        }
+        if let Some(anomaly) = bare {
+            self.mark(dir, anomaly);
+        }
+        if !valid {
+            // The byte that is wrong may begin the next message; the line before it is framing.
+            used -= 1;
+            self.http.counters.bytes_framing_total += used as u64;
+            self.mark(dir, Anomaly::ChunkSizeInvalid);
+            self.end_broken(dir, place.offset + used as u64, place.seen, false);
+            self.stray(dir);
+            return used;
+        }
+        self.http.counters.bytes_framing_total += used as u64;
+        self.s.halves[dir.index()].state = match (done, at.value) {
+            (false, _) => State::ChunkSize { value: at.value, line: at.line, step: at.step },
+            (true, 0) => State::Trailers { blank: BlankLine::AfterLf },
+            (true, left) => State::ChunkData { left },
+        };
+        used
+    }
+
+    fn chunk_end(&mut self, dir: Direction, bytes: &[u8], place: Place, cr: bool) -> usize {
+        let d = dir.index();
+        let next = State::ChunkSize { value: 0, line: 0, step: SizeStep::Begin };
+        match (cr, bytes[0]) {
+            (false, b'\r') => self.s.halves[d].state = State::ChunkEnd { cr: true },
+            (true, b'\n') => self.s.halves[d].state = next,
+            (false, b'\n') => {
+                self.mark(dir, Anomaly::BareLf);
+                self.s.halves[d].state = next;
+            }
+            _ => {
+                self.mark(dir, Anomaly::ChunkEndInvalid);
+                self.end_broken(dir, place.offset, place.seen, false);
+                self.stray(dir);
+                return 0;
+            }
+        }
+        self.http.counters.bytes_framing_total += 1;
+        1
+    }
+
+    /// Tells whether an orphan's body is cut short here by the next response: a later request shows that the
+    /// client had all of the response before exactly here, and what begins may be a status line. (The request was HEAD, or the
+    /// length was a lie.)
+    fn begins_next_response(&self, dir: Direction, bytes: &[u8], place: Place) -> bool {
+        self.s.owner == Owner::Orphan
+            && !self.is_request(dir)
+            && bytes.first() == Some(&b'H')
+            && self.s.open.iter().any(|o| o.acked == place.offset)
+    }
+
+    /// Looks for a message start.
+    fn search(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
+        let d = dir.index();
+        let limits = &self.http.config.limits;
+        let line_max = limits.search_line_bytes_max;
+        let half = &mut self.s.halves[d];
+        if self.s.kind == Kind::Unknown {
+            half.searched += bytes.len() as u64;
+            if half.searched > limits.search_bytes_max {
+                self.die(Death::NotHttp);
+                return 0;
+            }
+        }
+        let want = match self.s.swapped {
+            None => Want::Either,
+            Some(_) if self.is_request(dir) => Want::Request,
+            Some(_) => Want::Response,
+        };
+        let half = &mut self.s.halves[d];
+        let had = half.buf.len();
+        if had == 0 {
+            if let Some(at) = self.http.searcher.find(bytes, 0, want, line_max) {
+                self.found(d, at);
+                return at;
+            }
+            let keep = Searcher::keep_from(bytes, want, line_max);
+            self.http.counters.skipped_bytes_search_total += keep as u64;
+            half.search_push(&bytes[keep..], Place { offset: place.offset + keep as u64, ..place });
+            return bytes.len();
+        }
+        half.search_push(bytes, place);
+        if let Some(at) = self.http.searcher.find(&half.buf, had.saturating_sub(UNDECIDED), want, line_max) {
+            let from = half.search_place(at);
+            let buf = half.search_take();
+            self.found(d, at);
+            self.feed(dir, &buf[at..], from);
+            return bytes.len();
+        }
+        // As `keep_from`, but only the new bytes are looked at, and bytes are moved only when half of them go.
+        let line = if want == Want::Response { None } else { memchr::memrchr(b'\n', bytes) };
+        let span = if want == Want::Response { UNDECIDED } else { line_max + UNDECIDED };
+        let keep = line.map_or(half.buf.len().saturating_sub(span), |i| had + i + 1);
+        if keep > half.buf.len() / 2 {
+            half.search_drop(keep);
+            self.http.counters.skipped_bytes_search_total += keep as u64;
+        }
+        bytes.len()
+    }
+
+    fn found(&mut self, d: usize, at: usize) {
+        self.http.counters.skipped_bytes_search_total += at as u64;
+        self.http.counters.resyncs_total += 1;
+        self.s.halves[d].state = State::Start;
+    }
+
+    /// The content has told that `dir` carries responses, or requests.
+    fn recognise(&mut self, dir: Direction, response: bool) {
+        let swapped = (dir == Direction::ToClient) != response;
+        self.s.kind = Kind::Http1;
+        self.s.swapped = Some(swapped);
+        self.http.counters.flows_swapped_total += u64::from(swapped);
+    }
+
+    /// Bytes between messages are no message.
+    fn junk(&mut self, dir: Direction) {
+        let d = dir.index();
+        if self.s.kind == Kind::Http2 {
+            return self.die(Death::NotHttp);
+        }
+        if self.s.kind == Kind::Unknown {
+            if !self.flow.midstream && !self.s.halves.iter().any(|h| h.lost) {
+                return self.die(Death::NotHttp);
+            }
+            self.s.halves[d].state = State::Search;
+            return;
+        }
+        if !self.is_request(dir) && self.begins_http09_body(b"?") {
+            return self.begin_http09_body(dir, self.s.halves[d].place);
+        }
+        if self.is_request(dir) && self.s.open.back().is_some_and(|o| o.is_connect && !o.response_done) {
+            self.s.halves[d].state = State::Tunnel { junk: true };
+            return;
+        }
+        self.s.halves[d].pending.insert(Anomaly::JunkBetweenMessages);
+        self.stray(dir);
+    }
+
+    /// The place in the stream is lost: look for the next message, and pair by offsets until certain again.
+    fn lose(&mut self, dir: Direction) {
+        let half = &mut self.s.halves[dir.index()];
+        if !matches!(half.state, State::Dead(_)) {
+            half.state = State::Search;
+        }
+        half.lost = true;
+        self.s.certain = false;
+        self.s.owed = 0;
+    }
+
+    /// The bytes at hand are no message, though none is missing. A response among them would be found, so
+    /// order still holds; a request that only the server understood would not.
+    fn stray(&mut self, dir: Direction) {
+        if self.is_request(dir) {
+            self.lose(dir);
+        } else {
+            self.s.halves[dir.index()].state = State::Search;
+        }
+    }
+
+    /// Stops parsing the flow.
+    pub(super) fn die(&mut self, death: Death) {
+        if death == Death::NotHttp && self.s.kind != Kind::Http2 {
+            self.s.kind = Kind::NotHttp;
+        }
+        let held = self.s.held.take();
+        let mut dropped = 0;
+        let mut gaps = 0;
+        if let Some(held) = held {
+            dropped += held.bytes.len();
+            gaps += held
+                .items
+                .iter()
+                .map(|i| if let HeldItem::Gap { len, .. } = i { *len } else { 0 })
+                .sum::<u64>();
+        }
+        for half in &mut self.s.halves {
+            dropped += half.search_take().len();
+            half.tap = None;
+            half.state = State::Dead(death);
+        }
+        let counters = &mut self.http.counters;
+        counters.gap_bytes_ignored_total += gaps;
+        match death {
+            Death::NotHttp => counters.skipped_bytes_not_http_total += dropped as u64,
+            Death::Bypassed => counters.skipped_bytes_bypassed_total += dropped as u64,
+        }
+    }
+
+    /// Drops what this session holds, because the worker holds too much.
+    fn shed(&mut self) {
+        let before = self.s.buffered();
+        self.release_held(true);
+        for dir in [Direction::ToServer, Direction::ToClient] {
+            let half = &mut self.s.halves[dir.index()];
+            let len = half.search_take().len();
+            if len > 0 {
+                self.http.counters.skipped_bytes_held_full_total += len as u64;
+                self.lose(dir);
+            }
+        }
+        self.http.held_bytes = (self.http.held_bytes + self.s.buffered()).saturating_sub(before);
+    }
+
+    fn gap_or_hold(&mut self, dir: Direction, len: u64, offset: u64) {
+        if !self.is_request(dir)
+            && let Some(held) = self.s.held.as_deref_mut()
+        {
+            held.items.push(HeldItem::Gap { len });
+            return;
+        }
+        self.gap(dir, len, offset);
+    }
+
+    /// Bytes that the capture never saw.
+    pub(super) fn gap(&mut self, dir: Direction, len: u64, offset: u64) {
+        let d = dir.index();
+        let mark = broken(self.is_request(dir), true);
+        // What the body lacks, and whether its framing survives.
+        let (inside, kept) = match self.s.halves[d].state {
+            State::Dead(_) => {
+                self.http.counters.gap_bytes_ignored_total += len;
+                self.s.halves[d].next = offset.saturating_add(len);
+                return;
+            }
+            State::Fixed { left } | State::ChunkData { left } => (len.min(left), len <= left),
+            State::Close => (len, true),
+            _ => (0, false),
+        };
+        if inside > 0 {
+            self.http.counters.gap_bytes_body_total += inside;
+            self.mark(dir, mark);
+            self.count_body(dir, inside, Timestamp::ZERO);
+            if let Some(tap) = self.s.halves[d].tap.as_deref_mut() {
+                self.http.facts.body_gap(tap);
+            }
+        }
+        self.http.counters.gap_bytes_lost_total += len - inside;
+        let half = &mut self.s.halves[d];
+        match half.state {
+            State::Fixed { left } if left > inside => half.state = State::Fixed { left: left - inside },
+            State::Fixed { .. } => self.message_end(dir, offset + inside, Timestamp::ZERO, true),
+            State::ChunkData { left } if left > inside => {
+                half.state = State::ChunkData { left: left - inside }
+            }
+            State::ChunkData { .. } if kept => half.state = State::ChunkEnd { cr: false },
+            State::ChunkData { .. }
+            | State::ChunkSize { .. }
+            | State::ChunkEnd { .. }
+            | State::Trailers { .. }
+            | State::HeadRest { .. } => {
+                self.mark(dir, mark);
+                self.end_broken(dir, offset + inside, Timestamp::ZERO, true);
+            }
+            State::Head(scan) => self.salvage(dir, scan, true),
+            State::Search | State::Fresh => {
+                let len = half.search_take().len() as u64;
+                self.http.counters.skipped_bytes_search_total += len;
+            }
+            State::Close | State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}
+        }
+        if !kept {
+            self.lose(dir);
+        }
+        self.s.halves[d].next = offset.saturating_add(len);
+    }
+
+    /// Uses what there is of an unfinished head, if its first line is there.
+    fn salvage(&mut self, dir: Direction, scan: Scan, gap: bool) {
+        let half = &mut self.s.halves[dir.index()];
+        half.state = State::Start;
+        let buf = std::mem::take(&mut half.buf);
+        if !scan.line_done {
+            self.http.counters.skipped_bytes_truncated_total += buf.len() as u64;
+            return;
+        }
+        let seen = half.place.seen;
+        let end = if scan.line_09 && !gap { HeadEnd::Whole } else { HeadEnd::Cut { gap } };
+        self.parse_slow(dir, &buf, end, seen);
+    }
+
+    /// A request of HTTP/0.9 has no end but its line; bytes of the response show that nothing follows.
+    fn finish_http09(&mut self, response_dir: Direction) {
+        let requests = response_dir.flip();
+        if let State::Head(scan) = self.s.halves[requests.index()].state
+            && scan.line_09
+            && self.s.open.is_empty()
+        {
+            self.salvage(requests, scan, false);
+        }
+    }
+
+    /// Tells whether the bytes are the response to a request of HTTP/0.9: a body and nothing else.
+    fn begins_http09_body(&self, bytes: &[u8]) -> bool {
+        let old = self.s.open.front().is_some_and(|o| o.tx.version == HttpVersion::V09 && !o.response_done);
+        old && self.s.certain && !bytes.starts_with(b"HTTP/") && !b"HTTP/".starts_with(bytes)
+    }
+
+    fn begin_http09_body(&mut self, dir: Direction, place: Place) {
+        self.s.owner = Owner::Front;
+        if let Some(open) = self.s.owner_mut() {
+            open.tx.response_started = Some(place.seen);
+        }
+        self.s.halves[dir.index()].state = State::Close;
+    }
+
+    fn end(&mut self, dir: Direction, reason: EndReason) {
+        let d = dir.index();
+        if !self.is_request(dir) {
+            self.release_held(true);
+        }
+        self.s.halves[d].ended = true;
+        // No byte is seen here, so no time is noted.
+        let (offset, seen) = (self.s.halves[d].next, Timestamp::ZERO);
+        match self.s.halves[d].state {
+            State::Head(scan) => self.salvage(dir, scan, false),
+            State::Close if reason == EndReason::Fin => self.message_end(dir, offset, seen, true),
+            State::HeadRest { .. }
+            | State::Fixed { .. }
+            | State::ChunkSize { .. }
+            | State::ChunkData { .. }
+            | State::ChunkEnd { .. }
+            | State::Trailers { .. }
+            | State::Close => self.end_broken(dir, offset, seen, false),
+            State::Search | State::Fresh => {
+                let len = self.s.halves[d].search_take().len() as u64;
+                self.http.counters.skipped_bytes_search_total += len;
+            }
+            State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}
+        }
+        if !self.is_request(dir) {
+            self.emit_finished_requests();
+        }
+    }
+
+    /// Ends the message in progress before its framing does.
+    fn end_broken(&mut self, dir: Direction, offset: u64, seen: Timestamp, gap: bool) {
+        self.mark(dir, broken(self.is_request(dir), gap));
+        self.message_end(dir, offset, seen, false);
+    }
+}
+
+/// How a head's bytes end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadEnd {
+    /// With its blank line.
+    Whole,
+    /// At the limit.
+    TooLong(BlankLine),
+    /// With the direction, or at a gap.
+    Cut { gap: bool },
+}
+
+/// A chunk-size line in progress.
+struct ChunkLine {
+    value: u64,
+    line: u32,
+    step: SizeStep,
+}
+
+fn broken(request: bool, gap: bool) -> Anomaly {
+    match (request, gap) {
+        (true, true) => Anomaly::RequestGap,
+        (true, false) => Anomaly::RequestTruncated,
+        (false, true) => Anomaly::ResponseGap,
+        (false, false) => Anomaly::ResponseTruncated,
+    }
+}
+
+fn shorter(bytes: &[u8], left: u64) -> usize {
+    usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()))
+}
+
+/// Tells whether the sniffer takes the first line of `bytes` for a request.
+fn starts_with_request(bytes: &[u8], unknown_max: usize) -> bool {
+    memchr::memchr(b'\n', bytes).is_some_and(|e| sniff(&bytes[..=e], true, unknown_max) == Sniff::Request)
+}

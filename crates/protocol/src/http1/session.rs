@@ -1,0 +1,320 @@
+//! The state of one flow: two directions, the transactions that are open, and what pairs them.
+
+use std::collections::VecDeque;
+
+use offpath_types::{Anomalies, Direction, Host, Timestamp, Transaction};
+
+use super::framing::Body;
+use super::ident::FlowNames;
+use super::parse::BlankLine;
+use crate::facts::BodyTap;
+
+/// An offset that is not known.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
+/// Where in a stream, and when, a byte was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Offset in its own direction.
+    pub(super) offset: u64,
+    /// Offset of the other direction that its sender had received; [`UNKNOWN`] where that is not known.
+    pub(super) acked: u64,
+    /// When its segment was seen.
+    pub(super) seen: Timestamp,
+}
+
+/// A message start that is not yet parsed: how far it was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scan {
+    /// The first line is there and accepted.
+    pub(super) line_done: bool,
+    /// It has the shape of HTTP/0.9 and nothing follows it yet.
+    pub(super) line_09: bool,
+    /// Search for the blank line.
+    pub(super) blank: BlankLine,
+}
+
+/// Where a direction stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    /// First bytes of a flow's client: a PROXY preface may come.
+    Fresh,
+    /// Inside a PROXY preface, this many bytes before its end.
+    Preface { left: u32 },
+    /// Between messages.
+    Start,
+    /// Inside a head; what there is of it is in `buf`.
+    Head(Scan),
+    /// Inside a head over the limit, which was parsed as far as it was kept.
+    HeadRest { blank: BlankLine, then: Body },
+    /// Inside a body of known length.
+    Fixed { left: u64 },
+    /// Inside a chunk-size line.
+    ChunkSize { value: u64, line: u32, step: SizeStep },
+    /// Inside a chunk.
+    ChunkData { left: u64 },
+    /// After a chunk's data.
+    ChunkEnd { cr: bool },
+    /// In the trailers.
+    Trailers { blank: BlankLine },
+    /// Inside a body that ends with the direction.
+    Close,
+    /// Looking for a message start; `buf` holds the last bytes.
+    Search,
+    /// After a CONNECT request: no HTTP follows unless the tunnel is refused.
+    /// `junk` once other bytes came.
+    Tunnel { junk: bool },
+    /// Done with.
+    Dead(Death),
+}
+
+/// Where in a chunk-size line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SizeStep {
+    /// Before the first digit.
+    Begin,
+    /// In the digits.
+    Digits,
+    /// After them: white space or an extension.
+    Extension,
+    /// After a CR.
+    Cr,
+}
+
+/// Why nothing more is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    NotHttp,
+    Bypassed,
+}
+
+/// One direction.
+pub(super) struct Half {
+    pub(super) state: State,
+    /// Bytes of an unfinished head, preface or searched line; empty (and unallocated) otherwise.
+    pub(super) buf: Vec<u8>,
+    /// Place of the first byte in `buf`, or of the message in progress.
+    pub(super) place: Place,
+    /// While searching: where the latest pieces of `buf` came from, as (index in `buf`, place), ascending.
+    pub(super) marks: Vec<(usize, Place)>,
+    /// Offset after the last byte taken.
+    pub(super) next: u64,
+    /// Looks into the body in progress.
+    pub(super) tap: Option<Box<BodyTap>>,
+    /// Goes to the next message of this direction.
+    pub(super) pending: Anomalies,
+    /// Bytes searched before the flow was recognised.
+    pub(super) searched: u64,
+    /// A chunk of any kind has come.
+    pub(super) touched: bool,
+    /// No more will come.
+    pub(super) ended: bool,
+    /// Bytes that may have held a message start were lost since the last message start.
+    pub(super) lost: bool,
+}
+
+impl Half {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            buf: Vec::new(),
+            place: Place { offset: 0, acked: UNKNOWN, seen: Timestamp::ZERO },
+            marks: Vec::new(),
+            next: 0,
+            tap: None,
+            pending: Anomalies::default(),
+            searched: 0,
+            touched: false,
+            ended: false,
+            lost: false,
+        }
+    }
+}
+
+/// Pieces remembered while searching: a status line is recognised within so many bytes, so within so many
+/// pieces; a request line of more pieces gets the place of an earlier piece, which never pairs it wrongly.
+const MARKS_MAX: usize = 16;
+
+impl Half {
+    /// Adds searched bytes that came at `place`.
+    pub(super) fn search_push(&mut self, bytes: &[u8], place: Place) {
+        let same = self.marks.last().is_some_and(|(_, p)| (p.acked, p.seen) == (place.acked, place.seen));
+        if !same && !bytes.is_empty() {
+            if self.marks.len() == MARKS_MAX {
+                self.marks.remove(1);
+            }
+            self.marks.push((self.buf.len(), place));
+        }
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Returns where byte `at` of the searched bytes came from.
+    pub(super) fn search_place(&self, at: usize) -> Place {
+        match self.marks.iter().rev().find(|(from, _)| *from <= at) {
+            Some((from, place)) => Place { offset: place.offset + (at - from) as u64, ..*place },
+            None => self.place,
+        }
+    }
+
+    /// Drops the first `count` searched bytes.
+    pub(super) fn search_drop(&mut self, count: usize) {
+        if count >= self.buf.len() {
+            self.buf.clear();
+            self.marks.clear();
+            return;
+        }
+        let first = self.search_place(count);
+        self.buf.drain(..count);
+        self.marks.retain(|(from, _)| *from > count);
+        self.marks.iter_mut().for_each(|(from, _)| *from -= count);
+        self.marks.insert(0, (0, first));
+    }
+
+    /// Takes the searched bytes out.
+    pub(super) fn search_take(&mut self) -> Vec<u8> {
+        self.marks = Vec::new();
+        std::mem::take(&mut self.buf)
+    }
+}
+
+/// A transaction that is not finished.
+pub(super) struct Open {
+    pub(super) tx: Transaction,
+    /// Offset of the request's first byte.
+    pub(super) start: u64,
+    /// Offset after its head.
+    pub(super) head_end: u64,
+    /// Offset after its last byte; [`UNKNOWN`] until then.
+    pub(super) end: u64,
+    /// How much of the response stream the client had when it sent the request.
+    pub(super) acked: u64,
+    /// How much of the request stream the server had when it began a final response before the request's end.
+    pub(super) early_at: u64,
+    pub(super) request_done: bool,
+    pub(super) request_whole: bool,
+    pub(super) response_done: bool,
+    pub(super) response_whole: bool,
+    pub(super) is_head: bool,
+    pub(super) is_connect: bool,
+    /// A request that nobody saw may lie directly before this one.
+    pub(super) after_loss: bool,
+}
+
+/// Whose response is in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// None is.
+    Nobody,
+    /// The oldest open request's.
+    Front,
+    /// That of a request nobody saw: `Session::orphan`.
+    Orphan,
+}
+
+/// What the flow carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unknown,
+    Http1,
+    Http2,
+    NotHttp,
+}
+
+/// Something of the response direction that waits for its request.
+pub(super) enum HeldItem {
+    Data { len: usize, place: Place },
+    Gap { len: u64 },
+}
+
+/// Response bytes that came before their request.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) bytes: Vec<u8>,
+    pub(super) items: Vec<HeldItem>,
+}
+
+/// The HTTP state of one flow. An idle keep-alive flow costs this struct and a queue of a few pointers.
+// Invariants: `halves` is indexed by wire direction. `open` is in request order; only its last may have
+// `request_done == false`; `owner == Front` means `open` is not empty. While `certain`, the next response
+// belongs to the first of `open` after `owed` responses that belong to nobody.
+pub struct Session {
+    pub(super) halves: [Half; 2],
+    pub(super) open: VecDeque<Box<Open>>,
+    pub(super) orphan: Option<Box<Open>>,
+    pub(super) held: Option<Box<Held>>,
+    pub(super) names: Option<Box<FlowNames>>,
+    /// The client that a believed PROXY preface named.
+    pub(super) proxied: Option<Box<Host>>,
+    pub(super) owner: Owner,
+    pub(super) kind: Kind,
+    /// `None` until content has told who is the client; then whether the flow's guess was wrong.
+    pub(super) swapped: Option<bool>,
+    /// Request and response order are known to match.
+    pub(super) certain: bool,
+    /// A request was sent before the response to the one before it had arrived.
+    pub(super) pipelined: bool,
+    /// Offsets would have paired wrongly here: the client keeps several requests on the way at all times.
+    pub(super) windowed: bool,
+    /// Held responses are let go.
+    pub(super) release: bool,
+    /// Waiting for requests was in vain and none has come since.
+    pub(super) requests_silent: bool,
+    /// Responses to come whose requests were given up.
+    pub(super) owed: u32,
+    /// Transactions emitted.
+    pub(super) emitted: u32,
+    /// `acked` of the request before.
+    pub(super) request_acked: u64,
+}
+
+impl Session {
+    pub(super) fn new(midstream: bool) -> Self {
+        let first = |fresh| match (midstream, fresh) {
+            (true, _) => State::Search,
+            (false, true) => State::Fresh,
+            (false, false) => State::Start,
+        };
+        Self {
+            halves: [Half::new(first(true)), Half::new(first(false))],
+            open: VecDeque::new(),
+            orphan: None,
+            held: None,
+            names: None,
+            proxied: None,
+            owner: Owner::Nobody,
+            kind: Kind::Unknown,
+            swapped: None,
+            certain: true,
+            pipelined: false,
+            windowed: false,
+            release: false,
+            requests_silent: false,
+            owed: 0,
+            emitted: 0,
+            request_acked: UNKNOWN,
+        }
+    }
+
+    /// Wire direction of the requests; the flow's guess while nothing is known.
+    pub(super) fn request_dir(&self) -> Direction {
+        if self.swapped == Some(true) { Direction::ToClient } else { Direction::ToServer }
+    }
+
+    /// Bytes in buffers.
+    pub(super) fn buffered(&self) -> usize {
+        self.halves[0].buf.len() + self.halves[1].buf.len() + self.held.as_ref().map_or(0, |h| h.bytes.len())
+    }
+
+    pub(super) fn owner_mut(&mut self) -> Option<&mut Open> {
+        match self.owner {
+            Owner::Nobody => None,
+            Owner::Front => self.open.front_mut().map(|o| &mut **o),
+            Owner::Orphan => self.orphan.as_deref_mut(),
+        }
+    }
+
+    /// The request that is not finished.
+    pub(super) fn request_mut(&mut self) -> Option<&mut Open> {
+        self.open.back_mut().map(|o| &mut **o).filter(|o| !o.request_done)
+    }
+}

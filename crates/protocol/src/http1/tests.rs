@@ -1,0 +1,866 @@
+//! Dialogues: `>>>` to the server, `<<<` to the client, `><>` / `<><` a gap of that length in that direction,
+//! `>|` / `<|` FIN, `>!` / `<!` RST. Escapes: `\r`, `\n`, `\t`, `\\`, `\xNN`. Lines are one millisecond apart.
+
+use offpath_types::{
+    Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Peer, Timestamp, Transaction, TunnelId,
+};
+
+use super::{Http, Session};
+use crate::{ProtocolConfig, ProtocolCounters};
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Data(Vec<u8>),
+    Gap(u64),
+    End(EndReason),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub(super) dir: Direction,
+    pub(super) what: What,
+    pub(super) offset: u64,
+    pub(super) acked: Option<u64>,
+    pub(super) at: Timestamp,
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let (mut out, mut bytes) = (Vec::new(), text.bytes());
+    while let Some(b) = bytes.next() {
+        if b != b'\\' {
+            out.push(b);
+            continue;
+        }
+        match bytes.next() {
+            Some(b'r') => out.push(b'\r'),
+            Some(b'n') => out.push(b'\n'),
+            Some(b't') => out.push(b'\t'),
+            Some(b'x') => {
+                let hex: String = bytes.by_ref().take(2).map(char::from).collect();
+                out.push(u8::from_str_radix(&hex, 16).unwrap());
+            }
+            other => out.push(other.unwrap()),
+        }
+    }
+    out
+}
+
+fn load(script: &str) -> Vec<Event> {
+    let mut sent = [0u64; 2];
+    let mut events = Vec::new();
+    for (n, line) in script.lines().map(str::trim_start).filter(|l| !l.is_empty()).enumerate() {
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (dir, what) = match mark {
+            ">>>" => (Direction::ToServer, What::Data(unescape(rest))),
+            "<<<" => (Direction::ToClient, What::Data(unescape(rest))),
+            "><>" => (Direction::ToServer, What::Gap(rest.trim().parse().unwrap())),
+            "<><" => (Direction::ToClient, What::Gap(rest.trim().parse().unwrap())),
+            ">|" => (Direction::ToServer, What::End(EndReason::Fin)),
+            "<|" => (Direction::ToClient, What::End(EndReason::Fin)),
+            ">!" => (Direction::ToServer, What::End(EndReason::Rst)),
+            "<!" => (Direction::ToClient, What::End(EndReason::Rst)),
+            other => panic!("no such mark: {other}"),
+        };
+        let at = Timestamp::from_nanos(1_000_000_000 + n as u64 * 1_000_000);
+        let (offset, acked) = (sent[dir.index()], Some(sent[dir.flip().index()]));
+        sent[dir.index()] += match &what {
+            What::Data(bytes) => bytes.len() as u64,
+            What::Gap(len) => *len,
+            What::End(_) => 0,
+        };
+        events.push(Event { dir, what, offset, acked, at });
+    }
+    events
+}
+
+/// Cuts a data event in two at `at`.
+fn cut(event: &Event, at: usize) -> Vec<Event> {
+    let What::Data(bytes) = &event.what else { return vec![event.clone()] };
+    let (a, b) = bytes.split_at(at);
+    let part = |bytes: &[u8], skip: usize| Event {
+        what: What::Data(bytes.to_vec()),
+        offset: event.offset + skip as u64,
+        ..event.clone()
+    };
+    [part(a, 0), part(b, at)]
+        .into_iter()
+        .filter(|e| !matches!(&e.what, What::Data(d) if d.is_empty()))
+        .collect()
+}
+
+fn byte_by_byte(events: &[Event]) -> Vec<Event> {
+    let split = |e: &Event| match &e.what {
+        What::Data(bytes) => bytes
+            .iter()
+            .enumerate()
+            .map(|(i, b)| Event { what: What::Data(vec![*b]), offset: e.offset + i as u64, ..e.clone() })
+            .collect(),
+        _ => vec![e.clone()],
+    };
+    events.iter().flat_map(split).collect()
+}
+
+pub(super) fn flow(midstream: bool) -> FlowInfo {
+    let client = Peer { host: Host::from_v4([10, 0, 0, 1]), port: 40000 };
+    let server = Peer { host: Host::from_v4([10, 0, 0, 2]), port: 80 };
+    let (key, client_side) = FlowKey::new(client, server, TunnelId(0));
+    FlowInfo { key, client_side, opened: Timestamp::from_nanos(7), midstream }
+}
+
+struct Outcome {
+    txs: Vec<Transaction>,
+    counters: ProtocolCounters,
+    wants: [bool; 2],
+}
+
+fn run_with(config: &ProtocolConfig, midstream: bool, events: &[Event]) -> Outcome {
+    let mut http = Http::new(config.clone(), IdentityKey::new([1; 32]));
+    let flow = flow(midstream);
+    let mut session = http.open(&flow);
+    let mut txs = Vec::new();
+    for event in events {
+        feed(&mut http, &mut session, &flow, event, &mut txs);
+    }
+    let wants = [http.wants(&session, Direction::ToServer), http.wants(&session, Direction::ToClient)];
+    let now = events.last().map_or(Timestamp::ZERO, |e| e.at);
+    http.close(session, &flow, now, &mut txs);
+    assert_eq!((http.held_bytes(), http.open_requests()), (0, 0));
+    assert_balanced(http.counters());
+    for (i, tx) in txs.iter().enumerate() {
+        assert_eq!(tx.index as usize, i);
+        assert_eq!(tx.has_request(), !tx.anomalies.contains(offpath_types::Anomaly::RequestMissing));
+    }
+    Outcome { txs, counters: *http.counters(), wants }
+}
+
+pub(super) fn feed(
+    http: &mut Http,
+    s: &mut Session,
+    flow: &FlowInfo,
+    event: &Event,
+    out: &mut Vec<Transaction>,
+) {
+    let chunk = match &event.what {
+        What::Data(bytes) => {
+            Chunk::Data { bytes, offset: event.offset, peer_acked: event.acked, seen: event.at }
+        }
+        What::Gap(len) => Chunk::Gap { len: *len, offset: event.offset, seen: event.at },
+        What::End(reason) => Chunk::End { reason: *reason, seen: event.at },
+    };
+    http.chunk(s, flow, event.dir, chunk, event.at, out);
+}
+
+pub(super) fn assert_balanced(c: &ProtocolCounters) {
+    let skipped: u64 =
+        c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
+    assert_eq!(
+        c.bytes_in_total,
+        c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + skipped,
+        "bytes: {c:?}"
+    );
+    assert_eq!(
+        c.gap_bytes_total,
+        c.gap_bytes_body_total + c.gap_bytes_lost_total + c.gap_bytes_ignored_total,
+        "gaps: {c:?}"
+    );
+    assert_eq!(
+        c.transactions_total,
+        c.transactions_complete_total
+            + c.transactions_incomplete_total
+            + c.transactions_request_only_total
+            + c.transactions_response_only_total,
+        "transactions: {c:?}"
+    );
+    assert_eq!(
+        c.flows_opened_total,
+        c.flows_http1_total + c.flows_http2_total + c.flows_not_http_total + c.flows_unrecognised_total
+    );
+}
+
+/// `GET /path 200 5>7 whole [anomalies]`: body bytes to the server and to the client.
+fn summary(tx: &Transaction) -> String {
+    let text = |span| {
+        let text = tx.text.get(span).escape_ascii().to_string();
+        if text.is_empty() { "-".to_owned() } else { text }
+    };
+    let status = tx.status.map_or("-".to_owned(), |s| s.to_string());
+    let odd: Vec<_> = tx.anomalies.iter().map(|a| a.name()).filter(|a| *a != "host_missing").collect();
+    let whole = if tx.complete { " whole" } else { "" };
+    let interim =
+        if tx.interim_responses > 0 { format!(" +{}", tx.interim_responses) } else { String::new() };
+    let (up, down) = (tx.request_body_bytes, tx.response_body_bytes);
+    let line = format!(
+        "{} {} {status}{interim} {up}>{down}{whole} {}",
+        text(tx.method),
+        text(tx.target),
+        odd.join(",")
+    );
+    line.trim_end().to_owned()
+}
+
+fn check(name: &str, midstream: bool, script: &str, want: &[&str]) -> Outcome {
+    check_with(&ProtocolConfig::default(), name, midstream, script, want)
+}
+
+/// Runs a dialogue whole, cut in two at every place, and byte by byte.
+fn check_with(config: &ProtocolConfig, name: &str, midstream: bool, script: &str, want: &[&str]) -> Outcome {
+    let events = load(script);
+    let whole = run_with(config, midstream, &events);
+    let got: Vec<_> = whole.txs.iter().map(summary).collect();
+    assert_eq!(got, want, "{name}");
+    let bytes = run_with(config, midstream, &byte_by_byte(&events));
+    assert_eq!(bytes.txs, whole.txs, "{name}: byte by byte");
+    for (i, event) in events.iter().enumerate() {
+        let What::Data(data) = &event.what else { continue };
+        for at in 1..data.len() {
+            let mut parts = events[..i].to_vec();
+            parts.extend(cut(event, at));
+            parts.extend_from_slice(&events[i + 1..]);
+            let again = run_with(config, midstream, &parts);
+            assert_eq!(again.txs, whole.txs, "{name}: event {i} cut at {at}");
+            assert_eq!(again.wants, whole.wants, "{name}: event {i} cut at {at}");
+        }
+    }
+    // Truncation: every prefix must live.
+    for i in 0..events.len() {
+        if let What::Data(data) = &events[i].what {
+            for at in 1..data.len() {
+                let mut parts = events[..i].to_vec();
+                parts.extend(cut(&events[i], at).into_iter().take(1));
+                run_with(config, midstream, &parts);
+            }
+        }
+    }
+    whole
+}
+
+const DIALOGUES: &[(&str, &str, &[&str])] = &[
+    (
+        "keep-alive",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello
+          >>> POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na=b
+          <<< HTTP/1.1 204 No Content\r\n\r\n",
+        &["GET /a 200 0>5 whole", "POST /b 204 3>0 whole"],
+    ),
+    (
+        "pipelined",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\nHEAD /c HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nbb
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n",
+        &["GET /a 200 0>1 whole", "GET /b 404 0>2 whole", "HEAD /c 200 0>0 whole"],
+    ),
+    (
+        "chunked both ways, extensions and trailers",
+        r">>> POST /u HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n4\r\nWiki\r\n0\r\n\r\n
+          >>> GET /n HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 304 Not Modified\r\nContent-Length: 77\r\n\r\n",
+        &["POST /u 200 13>4 whole", "GET /n 304 0>0 whole"],
+    ),
+    (
+        "chunked with bare LF",
+        r">>> POST /u HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["POST /u 200 3>0 whole bare_lf"],
+    ),
+    (
+        "close-delimited",
+        r">>> GET /a HTTP/1.0\r\n\r\n
+          <<< HTTP/1.0 200 OK\r\nServer: s\r\n\r\nsome
+          <<< more
+          <|",
+        &["GET /a 200 0>8 whole"],
+    ),
+    (
+        "close-delimited, reset",
+        r">>> GET /a HTTP/1.0\r\n\r\n
+          <<< HTTP/1.0 200 OK\r\n\r\nsome
+          <!",
+        &["GET /a 200 0>4 response_truncated"],
+    ),
+    (
+        "continue and early hints",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n
+          <<< HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n
+          >>> body
+          <<< HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
+        &["POST /a 201 +2 4>0 whole"],
+    ),
+    (
+        "early refusal",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf
+          <<< HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n
+          >>> tail..
+          >|
+          <|",
+        &["POST /a 413 10>0 whole response_early"],
+    ),
+    (
+        "websocket",
+        r">>> GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n
+          <<< HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello
+          >>> \x81\x85abcdGET / HTTP/1.1\r\n\r\n",
+        &["GET /ws 101 0>0 whole upgraded"],
+    ),
+    (
+        "connect",
+        r">>> CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n
+          <<< HTTP/1.1 200 Connection established\r\n\r\n
+          >>> \x16\x03\x01GET / HTTP/1.1\r\n\r\n
+          <<< \x16\x03\x03",
+        &["CONNECT a.example:443 200 0>0 whole tunnelled"],
+    ),
+    (
+        "connect refused, then with credentials",
+        r">>> CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n
+          <<< HTTP/1.1 407 Who are you\r\nContent-Length: 2\r\n\r\nno
+          >>> CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nProxy-Authorization: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\n\r\n",
+        &["CONNECT a:443 407 0>2 whole", "CONNECT a:443 200 0>0 whole tunnelled"],
+    ),
+    (
+        "truncated request",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf
+          >!
+          <!",
+        &["POST /a - 4>0 request_truncated,response_missing"],
+    ),
+    ("no response", r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n", &["GET /a - 0>0 response_missing"]),
+    (
+        "timeout answer to nothing",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n
+          <|",
+        &["GET /a 200 0>0 whole", "- - 408 0>0 request_missing"],
+    ),
+    (
+        "lenient heads",
+        r">>> GET /a b HTTP/1.1\r\nHost : x\r\nA: b\r\n c\r\n\r\n
+          <<< HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n
+          >>> FOO /\xff HTTP/1.1\nHost: x\nbad line\n\n
+          <<< HTTP/1.1 501 What\nContent-Length: 0\n\n",
+        &[
+            "GET /a b 200 0>0 whole obs_fold,space_before_colon,request_line_invalid,target_invalid,status_line_invalid",
+            r"FOO /\xff 501 0>0 whole bare_lf,header_line_invalid,method_unknown,target_invalid",
+        ],
+    ),
+    (
+        "empty lines between messages",
+        r">>> \r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n
+          >>> \r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< \r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["GET /a 200 0>0 whole", "GET /b 200 0>0 whole"],
+    ),
+    (
+        "HTTP/0.9",
+        r">>> GET /old\r\n
+          <<< <html>hi</html>
+          <|
+          >|",
+        &["GET /old - 0>15 whole http_09"],
+    ),
+    (
+        "body where none may be",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 204 None\r\nContent-Length: 4\r\n\r\n
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< bodyHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["GET /a 204 0>0 whole body_unexpected", "GET /b 200 0>0 whole junk_between_messages"],
+    ),
+    (
+        "junk between requests",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n
+          >>> \x00\x01\x02 nonsense\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nz",
+        &["GET /a 200 0>0 whole", "GET /b 200 0>1 whole junk_between_messages,repaired"],
+    ),
+    (
+        "gap inside bodies",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\nstart
+          ><> 10
+          >>> ended
+          <<< HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc
+          <>< 10
+          <<< xyz\r\n0\r\n\r\n
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n
+          <>< 3",
+        &["POST /a 200 20>16 request_gap,response_gap", "GET /b 200 0>3 response_gap"],
+    ),
+    (
+        "a whole exchange is missing",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na
+          ><> 40
+          <>< 60
+          >>> GET /c HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 203 OK\r\nContent-Length: 1\r\n\r\nc",
+        &["GET /a 200 0>1 whole", "GET /c 203 0>1 whole repaired"],
+    ),
+    (
+        "a request is missing",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na
+          ><> 40
+          <<< HTTP/1.1 202 OK\r\nContent-Length: 1\r\n\r\nb
+          >>> GET /c HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 203 OK\r\nContent-Length: 1\r\n\r\nc",
+        &["GET /a 200 0>1 whole", "- - 202 0>1 request_missing", "GET /c 203 0>1 whole repaired"],
+    ),
+    (
+        "a response is missing",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <>< 40
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 202 OK\r\nContent-Length: 1\r\n\r\nb",
+        &["GET /a - 0>0 response_missing", "GET /b 202 0>1 whole repaired"],
+    ),
+    (
+        "the end of a body and the next head are missing",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc
+          <>< 30
+          <<< rest of b
+          >>> GET /c HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 203 OK\r\nContent-Length: 1\r\n\r\nc",
+        &["GET /a 200 0>10 response_gap", "GET /c 203 0>1 whole repaired"],
+    ),
+    (
+        "a gap inside a head",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\nCoo
+          ><> 30
+          >>> end\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 202 OK\r\nContent-Length: 1\r\n\r\nb",
+        &["GET /a 200 0>1 request_gap,repaired", "GET /b 202 0>1 whole repaired"],
+    ),
+    (
+        "pipelined with a lost request: halves rather than a wrong pair",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb
+          ><> 30
+          >>> GET /d HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 203 OK\r\nContent-Length: 1\r\n\r\ncHTTP/1.1 204 OK\r\n\r\n",
+        &[
+            "GET /a 200 0>1 whole",
+            "GET /b 200 0>1 whole",
+            "- - 203 0>1 request_missing",
+            "- - 204 0>0 request_missing",
+            "GET /d - 0>0 response_missing",
+        ],
+    ),
+    (
+        "chunk size nonsense",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n
+          <<< HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["POST /a 400 5>0 request_truncated,chunk_size_invalid,repaired", "GET /b 200 0>0 whole repaired"],
+    ),
+    (
+        "not HTTP",
+        r">>> EHLO x\r\n
+          <<< 220 hi\r\n",
+        &[],
+    ),
+    (
+        "TLS",
+        r">>> \x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03
+          <<< \x16\x03\x03",
+        &[],
+    ),
+    (
+        "HTTP/2",
+        r">>> PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04
+          <<< \x00\x00\x12",
+        &[],
+    ),
+    (
+        "smuggling shapes",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n
+          >>> POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n
+          >>> POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &[
+            "POST /a 200 0>0 whole length_and_transfer_encoding",
+            "POST /b 200 3>0 whole content_length_conflict",
+            "POST /c 200 0>0 whole space_before_colon,transfer_encoding_obfuscated",
+        ],
+    ),
+    (
+        "PROXY protocol",
+        r">>> PROXY TCP4 192.0.2.9 10.0.0.2 56324 443\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["GET /a 200 0>0 whole"],
+    ),
+    (
+        "PROXY protocol 2",
+        r">>> \r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x09\x0a\x00\x00\x02\x00\x50\x00\x50GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["GET /a 200 0>0 whole"],
+    ),
+];
+
+#[test]
+fn dialogues() {
+    for (name, script, want) in DIALOGUES {
+        check(name, false, script, want);
+    }
+}
+
+const MIDSTREAM: &[(&str, &str, &[&str])] = &[
+    (
+        "joined at a boundary",
+        r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["GET /a 200 0>5 whole midstream", "GET /b 200 0>0 whole"],
+    ),
+    (
+        "joined in a response body, roles guessed wrong",
+        r">>> tail of a body HTTP/1.1 is a protocol
+          <<< GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          >>> HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        &["GET /b 200 0>2 whole midstream"],
+    ),
+    (
+        "joined in a form body",
+        r">>> =b&pass=wordGET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        &["GET /b 200 0>2 whole midstream"],
+    ),
+];
+
+#[test]
+fn midstream_dialogues() {
+    for (name, script, want) in MIDSTREAM {
+        let outcome = check(name, true, script, want);
+        let swapped = name.contains("wrong");
+        assert_eq!(outcome.counters.flows_swapped_total, u64::from(swapped), "{name}");
+        for tx in &outcome.txs {
+            assert_eq!(tx.flow.client_side != flow(true).client_side, swapped, "{name}");
+        }
+    }
+}
+
+#[test]
+fn flows_that_are_not_http_are_given_up() {
+    for name in ["not HTTP", "TLS", "HTTP/2", "websocket", "connect"] {
+        let (_, script, _) = DIALOGUES.iter().find(|d| d.0 == name).unwrap();
+        let outcome = run_with(&ProtocolConfig::default(), false, &load(script));
+        assert_eq!(outcome.wants, [false, false], "{name}");
+        assert_eq!(outcome.counters.flows_http2_total, u64::from(name == "HTTP/2"));
+    }
+}
+
+#[test]
+fn a_believed_proxy_preface_names_the_client() {
+    for trusted in [true, false] {
+        let nets = if trusted { vec!["10.0.0.0/8".parse().unwrap()] } else { Vec::new() };
+        let config = ProtocolConfig { proxy_protocol: nets, ..ProtocolConfig::default() };
+        for name in ["PROXY protocol", "PROXY protocol 2"] {
+            let (_, script, want) = DIALOGUES.iter().find(|d| d.0 == name).unwrap();
+            let tx = &check_with(&config, name, false, script, want).txs[0];
+            let client = if trusted { [192, 0, 2, 9] } else { [10, 0, 0, 1] };
+            assert_eq!((tx.client, tx.client_forwarded), (Host::from_v4(client), trusted), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_flow_is_small() {
+    let size = size_of::<Session>();
+    assert!(size <= 512, "{size}");
+}
+
+fn data(dir: Direction, text: &str, offset: u64, acked: u64, at_ms: u64) -> Event {
+    let what = What::Data(text.replace('|', "\r\n").into_bytes());
+    Event { dir, what, offset, acked: Some(acked), at: Timestamp::from_nanos(at_ms * 1_000_000) }
+}
+
+const UP: Direction = Direction::ToServer;
+const DOWN: Direction = Direction::ToClient;
+const GET: &str = "GET /a HTTP/1.1|Host: x||";
+const OK: &str = "HTTP/1.1 200 OK|Content-Length: 2||ok";
+
+fn summaries(events: &[Event]) -> Vec<String> {
+    run_with(&ProtocolConfig::default(), false, events).txs.iter().map(summary).collect()
+}
+
+#[test]
+fn a_response_seen_before_its_request_waits_for_it() {
+    let (up, down) = (25, 40);
+    let late = [data(DOWN, OK, 0, up, 1000), data(UP, GET, 0, 0, 1001)];
+    assert_eq!(summaries(&late), ["GET /a 200 0>2 whole"]);
+    // Twice in a row, and the second pair in order.
+    let twice = [
+        data(DOWN, OK, 0, up, 1000),
+        data(UP, GET, 0, 0, 1001),
+        data(DOWN, OK, down, 2 * up, 1002),
+        data(UP, GET, up, down, 1003),
+        data(UP, GET, 2 * up, 2 * down, 1004),
+        data(DOWN, OK, 2 * down, 3 * up, 1005),
+    ];
+    assert_eq!(summaries(&twice), ["GET /a 200 0>2 whole"; 3]);
+    // Too late: the next chunk of any direction finds the wait over.
+    let never = [data(DOWN, OK, 0, up, 1000), data(UP, GET, 0, 0, 1201)];
+    let got = summaries(&never);
+    assert_eq!(got.len(), 1, "the request itself ends the wait: {got:?}");
+    let never = [data(DOWN, OK, 0, up, 1000), data(DOWN, OK, down, 2 * up, 1201)];
+    assert_eq!(summaries(&never), ["- - 200 0>2 request_missing"; 2]);
+    let mut small = ProtocolConfig::default();
+    small.limits.early_response_bytes_max = 60;
+    let much = [data(DOWN, OK, 0, up, 1000), data(DOWN, OK, down, up, 1000), data(UP, GET, 0, 0, 1001)];
+    let outcome = run_with(&small, false, &much);
+    assert_eq!(outcome.counters.early_responses_released_total, 1);
+    assert_eq!(outcome.txs.len(), 3);
+}
+
+#[test]
+fn one_sided_captures_are_emitted_as_they_go() {
+    let config = ProtocolConfig::default();
+    let mut http = Http::new(config, IdentityKey::new([1; 32]));
+    let flow = flow(false);
+    for dir in [UP, DOWN] {
+        let mut session = http.open(&flow);
+        let mut out = Vec::new();
+        for n in 0..50u64 {
+            let text = if dir == UP { GET } else { OK };
+            let len = text.replace('|', "\r\n").len() as u64;
+            // The other side's offsets as the acknowledgements show them.
+            let acked = if dir == UP { n * 40 } else { (n + 1) * 25 };
+            feed(&mut http, &mut session, &flow, &data(dir, text, n * len, acked, 1000 + n * 300), &mut out);
+            assert!(n as usize <= out.len() + 2, "{dir:?}: {} of {n}", out.len());
+        }
+        http.close(session, &flow, Timestamp::from_nanos(1 << 50), &mut out);
+        assert_eq!(out.len(), 50);
+        assert!(out.iter().all(|t| t.status.is_some() == (dir == DOWN)));
+    }
+}
+
+#[test]
+fn too_many_open_requests_give_up_the_oldest() {
+    let mut config = ProtocolConfig::default();
+    config.limits.open_transactions_per_flow_max = 2;
+    let script = r">>> GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\n\r\n
+        <<< HTTP/1.1 201 A\r\nContent-Length: 0\r\n\r\nHTTP/1.1 202 B\r\nContent-Length: 0\r\n\r\nHTTP/1.1 203 C\r\nContent-Length: 0\r\n\r\n";
+    let want = [
+        "GET /a - 0>0 response_missing,pipeline_overflow",
+        "- - 201 0>0 request_missing",
+        "GET /b 202 0>0 whole",
+        "GET /c 203 0>0 whole",
+    ];
+    let outcome = check_with(&config, "overflow", false, script, &want);
+    assert_eq!(outcome.counters.pipeline_overflow_total, 1);
+}
+
+#[test]
+fn heads_over_the_limits_are_used_as_far_as_they_were_kept() {
+    let mut config = ProtocolConfig::default();
+    config.limits.head_bytes_max = 64;
+    config.limits.headers_max = 3;
+    let script = r">>> POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nLong: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nB: c\r\n\r\nabc
+        <<< HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\nE: f\r\nG: h\r\nContent-Length: 1\r\n\r\nz
+        >>> GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: x\r\n\r\n
+        <<< HTTP/1.1 414 No\r\nContent-Length: 0\r\n\r\n";
+    let events = load(script);
+    let outcome = run_with(&config, false, &events);
+    let got: Vec<_> = outcome.txs.iter().map(summary).collect();
+    assert_eq!(got[0], "POST /a 200 3>1 whole head_too_long,header_count_exceeded");
+    assert!(
+        got[1].starts_with("GET /aaaa") && got[1].contains(" 414 0>0 whole head_too_long"),
+        "{}",
+        got[1]
+    );
+    let again = run_with(&config, false, &byte_by_byte(&events));
+    assert_eq!(again.txs, outcome.txs);
+}
+
+#[test]
+fn the_worker_holds_no_more_than_its_limit() {
+    let mut config = ProtocolConfig::default();
+    config.limits.held_bytes_max = 1000;
+    let mut http = Http::new(config, IdentityKey::new([1; 32]));
+    let flow = flow(false);
+    let mut out = Vec::new();
+    let mut sessions: Vec<_> = (0..20).map(|_| http.open(&flow)).collect();
+    for session in &mut sessions {
+        let part = format!("GET / HTTP/1.1|X: {}", "y".repeat(100));
+        feed(&mut http, session, &flow, &data(UP, &part, 0, 0, 1), &mut out);
+        assert!(http.held_bytes() <= 1000);
+    }
+    for session in sessions {
+        http.close(session, &flow, Timestamp::from_nanos(1), &mut out);
+    }
+    assert!(http.counters().skipped_bytes_held_full_total > 0);
+    assert_eq!(http.held_bytes(), 0);
+    assert_balanced(http.counters());
+}
+
+#[test]
+fn a_growing_head_is_looked_at_once() {
+    let mut head = String::from("GET /a HTTP/1.1\r\n");
+    while head.len() < 60_000 {
+        head.push_str("X-Header: some value\r\n");
+    }
+    head.push_str("\r\n");
+    for odd in ["", "no colon\r\n"] {
+        let head = head.replacen("X-Header", &format!("{odd}X-Header"), 1);
+        let events = [data(UP, &head, 0, 0, 1)];
+        for events in [events.to_vec(), byte_by_byte(&events)] {
+            super::examined::reset();
+            let outcome = run_with(&ProtocolConfig::default(), false, &events);
+            assert_eq!(outcome.txs.len(), 1);
+            // Found once, parsed at most twice (httparse refuses, the lenient parser takes it) and unfolded.
+            let looked = super::examined::total();
+            assert!(looked <= 5 * head.len(), "{looked} for {} in {} pieces", head.len(), events.len());
+        }
+    }
+}
+
+#[test]
+fn a_long_searched_line_is_looked_at_once() {
+    let text = "x".repeat(100_000);
+    let events = [data(UP, &text, 0, 0, 1)];
+    super::examined::reset();
+    run_with(&ProtocolConfig::default(), true, &byte_by_byte(&events));
+    assert!(super::examined::total() <= 40 * text.len(), "{}", super::examined::total());
+}
+
+/// A small generator, the same on every machine (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+#[test]
+fn after_loss_requests_find_their_own_responses() {
+    const CODES: [u16; 12] = [200, 201, 203, 400, 401, 403, 404, 409, 422, 429, 500, 503];
+    for (per_mille, at_least) in [(10, 0.97), (50, 0.93), (200, 0.7)] {
+        let (mut survived, mut right, mut wrong) = (0, 0, 0);
+        for seed in 0..20 {
+            let mut dice = Dice(seed);
+            let mut sent = [0u64; 2];
+            let mut events: Vec<Event> = Vec::new();
+            let mut whole_heads = Vec::new();
+            for n in 0..400u64 {
+                let form = "f=".to_owned() + &"v".repeat(dice.roll(3000) as usize);
+                let request = match dice.roll(4) {
+                    0 => format!("POST /t/{n} HTTP/1.1|Host: x|Content-Length: {}||{form}", form.len()),
+                    _ => format!("GET /t/{n} HTTP/1.1|Host: x|User-Agent: {}||", "u".repeat(200)),
+                };
+                let body = "b".repeat(dice.roll(9000) as usize);
+                let status = CODES[(n * 5 % 12) as usize];
+                let response = match dice.roll(3) {
+                    0 => format!(
+                        "HTTP/1.1 {status} X|Transfer-Encoding: chunked||{:x}|{body}|0||",
+                        body.len().max(1)
+                    ),
+                    _ => format!("HTTP/1.1 {status} X|Content-Length: {}||{body}", body.len()),
+                };
+                let response = if body.is_empty() {
+                    format!("HTTP/1.1 {status} X|Content-Length: 0||")
+                } else {
+                    response
+                };
+                let mut heads = true;
+                for (dir, text) in [(UP, request), (DOWN, response)] {
+                    let bytes = text.replace('|', "\r\n").into_bytes();
+                    for (i, part) in bytes.chunks(1460).enumerate() {
+                        let lost = dice.roll(1000) < per_mille;
+                        heads &= !(lost && i == 0);
+                        let (offset, acked) = (sent[dir.index()], Some(sent[dir.flip().index()]));
+                        let what =
+                            if lost { What::Gap(part.len() as u64) } else { What::Data(part.to_vec()) };
+                        let at = Timestamp::from_nanos(1_000_000_000 + n * 10_000_000);
+                        events.push(Event { dir, what, offset, acked, at });
+                        sent[dir.index()] += part.len() as u64;
+                    }
+                }
+                whole_heads.push(heads);
+            }
+            let outcome = run_with(&ProtocolConfig::default(), false, &events);
+            survived += whole_heads.iter().filter(|h| **h).count();
+            for tx in &outcome.txs {
+                let target = String::from_utf8_lossy(tx.text.get(tx.target)).into_owned();
+                let (Some(n), Some(status)) = (target.strip_prefix("/t/"), tx.status) else { continue };
+                let n: usize = n.parse().unwrap();
+                if CODES[n * 5 % 12] == status {
+                    right += usize::from(whole_heads[n]);
+                } else {
+                    wrong += 1;
+                }
+            }
+        }
+        let share = right as f64 / survived as f64;
+        println!("{per_mille}/1000 lost: {right} of {survived} right ({share:.4}), {wrong} wrong");
+        assert_eq!(wrong, 0, "{per_mille}/1000");
+        assert!(share >= at_least, "{per_mille}/1000: {share}");
+    }
+}
+
+#[test]
+fn fuzz_body_runs_on_seeds_and_random_dialogues() {
+    const PIECES: [&[u8]; 26] = [
+        b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 204 N\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\nrest",
+        b"HTTP/1.1 101 S\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+        b"GET /old\r\n",
+        b"HEAD /h HTTP/1.1\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"\r\n",
+        b"\n",
+        b"GET / HTTP/1.1\r\nA : b\r\n c\r\n\r\n",
+        b"GET / HTTP/1.1\n\n",
+        b" HTTP/1.1\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"\x16\x03\x01",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+        b"FOO bar",
+        b"HTTP/1.1 2",
+        b"xx GET /z HTTP/1.1\r\n",
+    ];
+    super::fuzz_http1_cuts(b"");
+    for seed in 0..3000 {
+        let mut dice = Dice(seed);
+        let mut input = vec![dice.roll(256) as u8];
+        for _ in 0..dice.roll(12) + 1 {
+            let control = dice.roll(256) as u8;
+            let mut piece = PIECES[dice.roll(26) as usize].to_vec();
+            if dice.roll(4) == 0 {
+                piece.extend_from_slice(PIECES[dice.roll(26) as usize]);
+            }
+            if dice.roll(8) == 0 {
+                let at = dice.roll(piece.len() as u64) as usize;
+                piece[at] = dice.roll(256) as u8;
+            }
+            input.extend([control, piece.len() as u8]);
+            input.extend(piece);
+        }
+        println!("seed {seed}: {}", input.escape_ascii());
+        super::fuzz_http1_cuts(&input);
+    }
+}
