@@ -626,9 +626,9 @@ impl<S: StreamSink> Assembly<'_, S> {
             let Some(hold) = self.core.holds.get_mut(dir.hold) else { return };
             let Some(held) = hold.take_at(next_off) else {
                 if moved {
-                    // The next hole is as old as the bytes behind it.
+                    // The next hole is as old as the bytes behind it. Where the receiver asked for the one
+                    // before, it will ask for this one too, so `stalled` stays.
                     hold.hole_since = hold.held.front().map(|h| h.seen);
-                    hold.stalled = false;
                 }
                 return;
             };
@@ -687,7 +687,9 @@ impl<S: StreamSink> Assembly<'_, S> {
         }
         let limits = &self.core.limits;
         let dues = [hold.acked_due(limits), hold.age_due(limits), hold.reset_due(limits)];
-        hold.due = dues.into_iter().flatten().min().unwrap_or(Timestamp::MAX);
+        // A hole that is overdue as soon as it becomes the first one is due now: bytes held behind it may have
+        // been seen after its own time was up.
+        hold.due = dues.into_iter().flatten().min().unwrap_or(Timestamp::MAX).max(now);
         if hold.due != hold.queued {
             // Kept exact, not lazy: under memory pressure the holes nearest to their deadline go first.
             hold.queued = hold.due;

@@ -935,3 +935,19 @@ fn count_syn_payload(core: &mut Core, segment: &TcpSegment<'_>) {
         core.counters.bytes_dropped_syn_payload_total += segment.payload.len() as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index entry is 9 bytes with its control byte, at a load between 7/16 and 7/8: at most 21 bytes.
+    const INDEX_BYTES_MAX: usize = 21;
+
+    #[test]
+    fn flows_are_small() {
+        let embryo = size_of::<Option<Embryo>>() + INDEX_BYTES_MAX;
+        let conn = size_of::<Option<Conn<()>>>() + INDEX_BYTES_MAX;
+        assert!(embryo <= 150, "{embryo}");
+        assert!(conn <= 300, "{conn}");
+    }
+}

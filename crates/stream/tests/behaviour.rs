@@ -135,6 +135,20 @@ fn holes_are_given_up() {
 }
 
 #[test]
+fn a_stalled_receiver_waits_for_every_hole() {
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 3, 1, b"c");
+    s.ack(SERVER, 1, 1);
+    s.send(CLIENT, 5, 1, b"e");
+    s.idle(ms(8_000));
+    s.send(CLIENT, 1, 1, b"ab");
+    s.idle(ms(100));
+    s.send(CLIENT, 4, 1, b"d");
+    assert_eq!(s.told(), "open >0:ab@0 >2:c@0 >3:d@0 >4:e@0");
+}
+
+#[test]
 fn a_lost_fin_is_no_gap() {
     let mut s = Scene::new();
     s.handshake(0, 0);
