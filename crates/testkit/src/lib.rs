@@ -6,11 +6,17 @@
 //! the same arguments write the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod captures;
 pub mod conversation;
 pub mod dialogue;
+pub mod golden;
+pub mod impair;
+pub mod measure;
 pub mod packet_builder;
 pub mod pcap_file;
 pub mod rng;
+pub mod shop;
+pub mod traffic;
 
 pub use conversation::{Conversation, Packet};
 pub use dialogue::{Dialogue, Turn};

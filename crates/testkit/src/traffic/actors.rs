@@ -502,7 +502,7 @@ impl World {
             think,
             response: response_at..self.wire.arena.len(),
             response_head,
-            filler_at: rng.next_u32() >> 12,
+            filler_at: filler_of(&request),
             filler_len: if let Body::Filler(len) = reply.body { len } else { 0 },
         };
         self.rows.push(Truth {
@@ -609,16 +609,33 @@ impl Address {
     }
 }
 
+/// Returns where in the filler a body begins: pages share a template, a file is always the same.
+fn filler_of(request: &Request<'_>) -> u32 {
+    match request.purpose {
+        Purpose::Asset(_) => {
+            let hash = request.target.bytes().fold(17u32, |h, b| h.wrapping_mul(0x0100_0193) ^ u32::from(b));
+            hash >> 12
+        }
+        Purpose::Page | Purpose::Call => 0,
+    }
+}
+
 fn json(rng: &mut Rng, low: u64, high: u64) -> Body {
     let len = rng.between(low.max(30), high.max(30)) as usize;
     let mut text = String::with_capacity(len + 40);
     text.push_str("{\"items\":[");
-    while text.len() + 30 < len {
+    while text.len() + 70 < len {
         text.push_str("{\"id\":");
-        text.push_str(&rng.below(100_000).to_string());
-        text.push_str(",\"stock\":");
+        text.push_str(&rng.below(800).to_string());
+        text.push_str(",\"name\":\"");
+        let name: &&str = rng.pick(&["Trail runner", "City jacket", "Alpine lamp"]);
+        text.push_str(name);
+        text.push_str("\",\"currency\":\"EUR\",\"stock\":");
         text.push_str(&rng.below(99).to_string());
         text.push_str("},");
+    }
+    while text.len() + 30 < len {
+        text.push_str("{\"id\":1,\"stock\":0},");
     }
     text.push_str("{\"id\":0}]}");
     Body::Text(text)

@@ -70,6 +70,8 @@ pub struct TrafficOptions {
     pub start: Timestamp,
     /// Transactions of each kind of attack; by default a fiftieth of all, between 150 and 3000.
     pub attack_transactions: Option<u64>,
+    /// Whether segments without data or flags beyond ACK are captured; a capture filter may drop them.
+    pub empty_acks: bool,
 }
 
 impl Default for TrafficOptions {
@@ -82,6 +84,7 @@ impl Default for TrafficOptions {
             duration_secs: 600,
             start: Timestamp::from_parts(1_767_600_000, 0),
             attack_transactions: None,
+            empty_acks: true,
         }
     }
 }
@@ -182,6 +185,9 @@ fn populate(options: &TrafficOptions, transactions: u64, assets: (f64, f64)) -> 
     world.run(seeds.fork(4), "partner", partner);
     for (i, label) in attacks.iter().enumerate() {
         world.run(seeds.fork(10 + i as u64), label, each);
+    }
+    if !options.empty_acks {
+        world.wire.drop_empty_acks();
     }
     world
 }

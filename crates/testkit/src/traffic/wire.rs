@@ -199,6 +199,11 @@ impl Wire {
         self.bare(&conn, time + conn.rtt + 60_000, first == 1, flags::ACK);
     }
 
+    /// Forgets segments that carry nothing but an acknowledgment.
+    pub(super) fn drop_empty_acks(&mut self) {
+        self.segments.retain(|s| s.flags != flags::ACK || s.arena_len + s.filler_len > 0);
+    }
+
     /// Puts the segments in capture order.
     pub(super) fn sort(&mut self) {
         self.segments.sort_by_key(|s| s.time);
