@@ -71,7 +71,7 @@ impl Target {
             confidence_min: 0,
             deliver_dry_run: false,
             other_events: true,
-            max_in_flight: 8,
+            max_in_flight: 32,
         }
     }
 

@@ -8,8 +8,8 @@
 //! counting for a window once one is rated `suspect_from` or more. A single request with a made-up cookie
 //! is therefore no client, so an attacker cannot cheaply surround itself with made-up people.
 //!
-//! Cost per transaction: one look-up in a filter of 256 KiB while a client repeats itself; six updates the
-//! first time that a client meets an endpoint in an eighth of the window. Everything is a fixed table:
+//! Cost per transaction: one look-up in a filter of 256 KiB while a client repeats itself; one update the
+//! first time in an eighth of the window that it visits an endpoint, five more the first time it is seen. Everything is a fixed table:
 //! what does not fit replaces the value seen least recently (counted), never grows.
 
 use foldhash::fast::FixedState;
@@ -98,6 +98,8 @@ pub(crate) struct Neighbours {
     stacks: Table,
     /// Client × address × stack × endpoint × epoch that have been seen to.
     done: Vec<u32>,
+    /// Client × address × stack × epoch, likewise: a client at one more endpoint costs one update, not six.
+    met: Vec<u32>,
     /// Clients seen behaving well once.
     known: Vec<u32>,
     /// Clients that misbehaved, and when.
@@ -119,6 +121,7 @@ impl Neighbours {
             addresses: Table::new(values),
             stacks: Table::new(values),
             done: vec![0; FILTER],
+            met: vec![0; FILTER],
             known: vec![0; FILTER],
             suspects: vec![(0, 0); FILTER],
             epoch: 0,
@@ -189,15 +192,11 @@ impl Neighbours {
 
     fn well_behaved(&mut self, tx: &Transaction) {
         let client = self.client(tx);
-        let meeting = self.hash(&[
-            client,
-            self.host_hash(tx.client),
-            tx.fingerprint,
-            tx.endpoint_hash,
-            u64::from(self.epoch) + 1,
-        ]);
-        let done = &mut self.done[(meeting >> 48) as usize % FILTER];
-        if *done == tag(meeting) {
+        let epoch = u64::from(self.epoch) + 1;
+        let meeting = self.hash(&[client, self.host_hash(tx.client), tx.fingerprint, epoch]);
+        let visit = self.hash(&[meeting, tx.endpoint_hash]);
+        let done = &mut self.done[(visit >> 48) as usize % FILTER];
+        if *done == tag(visit) {
             return;
         }
         let client = tag(client);
@@ -206,11 +205,19 @@ impl Neighbours {
             *known = client;
             return;
         }
-        *done = tag(meeting);
+        *done = tag(visit);
         if self.suspect(client) {
             return;
         }
         let (ip, print) = (tx.client, tx.fingerprint);
+        if print != 0 {
+            self.add(self.stack_key(print, tx.endpoint_hash | 1), client, true);
+        }
+        let met = &mut self.met[(meeting >> 48) as usize % FILTER];
+        if *met == tag(meeting) {
+            return;
+        }
+        *met = tag(meeting);
         for key in [self.address_key(1, ip, 0), self.address_key(2, ip.prefix(), 0)] {
             self.add(key, client, false);
         }
@@ -218,9 +225,7 @@ impl Neighbours {
             for key in [self.address_key(3, ip, print), self.address_key(4, ip.prefix(), print)] {
                 self.add(key, client, false);
             }
-            for key in [self.stack_key(print, 0), self.stack_key(print, tx.endpoint_hash | 1)] {
-                self.add(key, client, true);
-            }
+            self.add(self.stack_key(print, 0), client, true);
         }
     }
 

@@ -213,7 +213,7 @@ fn a_hanging_target_delays_no_other_and_no_caller() {
     assert!(start.elapsed() < Duration::from_secs(5), "nor does stopping");
     assert_eq!(stats.targets[0].pending, 100);
     assert!(stats.targets[1].delivered > 90, "{stats:?}");
-    assert!(good.fake.open_most.load(Ordering::SeqCst) <= 8);
+    assert!(good.fake.open_most.load(Ordering::SeqCst) <= 32);
     assert_balanced(&stats, 0);
 }
 
@@ -407,7 +407,6 @@ fn an_outbox_resumes_after_the_process_is_gone() {
     let delivery = Delivery::start(c).unwrap();
     assert!(delivery.drain(SOON));
     assert_eq!(delivery.stop().targets[0].resumed, 0, "nothing is left");
-    #[expect(clippy::unwrap_used, reason = "a test")]
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
     assert_eq!(mode & 0o777, 0o600);
 }
