@@ -84,12 +84,38 @@ impl Engine<'_> {
     /// Takes bytes that follow what the direction's state has seen.
     fn feed(&mut self, dir: Direction, mut bytes: &[u8], mut place: Place) {
         let d = dir.index();
+        if bytes.is_empty() {
+            return;
+        }
         self.s.halves[d].next = place.offset;
         while !bytes.is_empty() {
-            let used = self.step(dir, bytes, place);
+            let mut upto = bytes.len();
+            let waiting = self.s.held.is_some() && self.is_request(dir);
+            if waiting {
+                // Stop where the server was when it sent what waits, so that cutting changes nothing.
+                if let Some(left) = self.held_acked().and_then(|a| a.checked_sub(place.offset)) {
+                    upto = shorter(bytes, left.max(1));
+                }
+            }
+            let used = self.step(dir, &bytes[..upto], place);
             place.offset += used as u64;
             self.s.halves[d].next = place.offset;
             bytes = &bytes[used..];
+            if waiting {
+                self.release_due();
+            }
+        }
+    }
+
+    /// Takes bytes that were kept, from `at` on, each with the place it came from.
+    fn feed_again(&mut self, dir: Direction, buf: &[u8], marks: &[(usize, Place)], at: usize) {
+        for (i, (from, place)) in marks.iter().enumerate() {
+            let to = marks.get(i + 1).map_or(buf.len(), |(next, _)| (*next).min(buf.len()));
+            let start = (*from).max(at);
+            if start < to {
+                let place = Place { offset: place.offset + (start - from) as u64, ..*place };
+                self.feed(dir, &buf[start..to], place);
+            }
         }
     }
 
@@ -196,28 +222,24 @@ impl Engine<'_> {
         let preface = if had == 0 {
             proxy::parse(bytes)
         } else {
-            half.buf.extend_from_slice(bytes);
+            half.keep(bytes, place);
             proxy::parse(&half.buf)
         };
         match preface {
             Preface::More => {
                 if had == 0 {
-                    half.buf.extend_from_slice(bytes);
+                    half.keep(bytes, place);
                 }
                 bytes.len()
             }
             Preface::None => {
                 half.state = State::Start;
-                if had == 0 {
-                    return 0;
-                }
-                let buf = std::mem::take(&mut half.buf);
-                let from = half.place;
-                self.feed(dir, &buf, from);
-                bytes.len()
+                let (buf, marks) = half.take_marked(had);
+                self.feed_again(dir, &buf, &marks, 0);
+                0
             }
             Preface::Found { len, client } => {
-                half.buf = Vec::new();
+                half.take();
                 let here = len - had;
                 let n = here.min(bytes.len());
                 // At most 16 + 65535.
@@ -236,6 +258,10 @@ impl Engine<'_> {
 
     /// Between messages, with at least a byte.
     fn start(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
+        if self.s.held.is_some() && !self.is_request(dir) {
+            self.hold(bytes, place);
+            return bytes.len();
+        }
         let empty = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
         if empty > 0 {
             self.http.counters.bytes_framing_total += empty as u64;
@@ -246,7 +272,7 @@ impl Engine<'_> {
             None => bytes.starts_with(b"HTTP/"),
         };
         if response && self.s.swapped.is_some() {
-            if self.s.held.is_some() || self.must_hold(place) {
+            if self.must_hold(place) {
                 self.hold(bytes, place);
                 return bytes.len();
             }
@@ -303,7 +329,7 @@ impl Engine<'_> {
             let verdict = if had == 0 {
                 sniff(&window[..taken], line_end.is_some(), unknown_max)
             } else {
-                half.buf.extend_from_slice(&window[..taken]);
+                half.keep(&window[..taken], place);
                 sniff(&half.buf, line_end.is_some(), unknown_max)
             };
             let wanted = match (verdict, self.s.swapped) {
@@ -318,7 +344,7 @@ impl Engine<'_> {
             match wanted {
                 Sniff::More => {
                     if had == 0 {
-                        half.buf.extend_from_slice(&window[..taken]);
+                        half.keep(&window[..taken], place);
                     }
                     if half.buf.len() >= max {
                         if self.s.swapped.is_none() {
@@ -333,14 +359,10 @@ impl Engine<'_> {
                     if wanted == Sniff::Http2 {
                         self.s.kind = Kind::Http2;
                     }
-                    let buf = std::mem::take(&mut half.buf);
-                    let from = half.place;
+                    let (buf, marks) = half.take_marked(had);
                     self.junk(dir);
-                    if buf.is_empty() {
-                        return 0;
-                    }
-                    self.feed(dir, &buf, from);
-                    return taken;
+                    self.feed_again(dir, &buf, &marks, 0);
+                    return 0;
                 }
                 Sniff::Request | Sniff::Request09 | Sniff::Response => {
                     if self.s.swapped.is_none() {
@@ -352,6 +374,7 @@ impl Engine<'_> {
                 }
             }
         }
+        let part = |from: usize| Place { offset: place.offset + from as u64, ..place };
         let rest = &window[taken..];
         scan.line_09 &= rest.is_empty();
         let found = scan.blank.find(rest);
@@ -363,7 +386,7 @@ impl Engine<'_> {
             None => {
                 // The first line is in `buf` already where there was one to append to.
                 let copied = if had == 0 { 0 } else { taken };
-                half.buf.extend_from_slice(&window[copied..]);
+                half.keep(&window[copied..], part(copied));
                 half.state = State::Head(scan);
                 return window.len();
             }
@@ -371,7 +394,7 @@ impl Engine<'_> {
         if had == 0 {
             return self.slow_done(dir, &window[..whole], whole, end, place);
         }
-        half.buf.extend_from_slice(&window[taken..whole]);
+        half.keep(&window[taken..whole], part(taken));
         self.slow_done(dir, &[], whole, end, place)
     }
 
@@ -385,7 +408,7 @@ impl Engine<'_> {
         place: Place,
     ) -> usize {
         let half = &mut self.s.halves[dir.index()];
-        let buf = std::mem::take(&mut half.buf);
+        let buf = half.take();
         let bytes = if in_place.is_empty() { &buf[..] } else { in_place };
         let from = half.place;
         half.state = State::Start;
@@ -610,15 +633,15 @@ impl Engine<'_> {
             }
             let keep = Searcher::keep_from(bytes, want, line_max);
             self.http.counters.skipped_bytes_search_total += keep as u64;
-            half.search_push(&bytes[keep..], Place { offset: place.offset + keep as u64, ..place });
+            half.keep(&bytes[keep..], Place { offset: place.offset + keep as u64, ..place });
             return bytes.len();
         }
-        half.search_push(bytes, place);
+        half.keep(bytes, place);
         if let Some(at) = self.http.searcher.find(&half.buf, had.saturating_sub(UNDECIDED), want, line_max) {
-            let from = half.search_place(at);
-            let buf = half.search_take();
+            let len = half.buf.len();
+            let (buf, marks) = half.take_marked(len);
             self.found(d, at);
-            self.feed(dir, &buf[at..], from);
+            self.feed_again(dir, &buf, &marks, at);
             return bytes.len();
         }
         // As `keep_from`, but only the new bytes are looked at, and bytes are moved only when half of them go.
@@ -626,7 +649,7 @@ impl Engine<'_> {
         let span = if want == Want::Response { UNDECIDED } else { line_max + UNDECIDED };
         let keep = line.map_or(half.buf.len().saturating_sub(span), |i| had + i + 1);
         if keep > half.buf.len() / 2 {
-            half.search_drop(keep);
+            half.forget(keep);
             self.http.counters.skipped_bytes_search_total += keep as u64;
         }
         bytes.len()
@@ -708,7 +731,7 @@ impl Engine<'_> {
                 .sum::<u64>();
         }
         for half in &mut self.s.halves {
-            dropped += half.search_take().len();
+            dropped += half.take().len();
             half.tap = None;
             half.state = State::Dead(death);
         }
@@ -726,7 +749,7 @@ impl Engine<'_> {
         self.release_held(true);
         for dir in [Direction::ToServer, Direction::ToClient] {
             let half = &mut self.s.halves[dir.index()];
-            let len = half.search_take().len();
+            let len = half.take().len();
             if len > 0 {
                 self.http.counters.skipped_bytes_held_full_total += len as u64;
                 self.lose(dir);
@@ -787,7 +810,7 @@ impl Engine<'_> {
             }
             State::Head(scan) => self.salvage(dir, scan, true),
             State::Search | State::Fresh => {
-                let len = half.search_take().len() as u64;
+                let len = half.take().len() as u64;
                 self.http.counters.skipped_bytes_search_total += len;
             }
             State::Close | State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}
@@ -802,7 +825,7 @@ impl Engine<'_> {
     fn salvage(&mut self, dir: Direction, scan: Scan, gap: bool) {
         let half = &mut self.s.halves[dir.index()];
         half.state = State::Start;
-        let buf = std::mem::take(&mut half.buf);
+        let buf = half.take();
         if !scan.line_done {
             self.http.counters.skipped_bytes_truncated_total += buf.len() as u64;
             return;
@@ -856,13 +879,18 @@ impl Engine<'_> {
             | State::Trailers { .. }
             | State::Close => self.end_broken(dir, offset, seen, false),
             State::Search | State::Fresh => {
-                let len = self.s.halves[d].search_take().len() as u64;
+                let len = self.s.halves[d].take().len() as u64;
                 self.http.counters.skipped_bytes_search_total += len;
             }
             State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}
         }
         if !self.is_request(dir) {
             self.emit_finished_requests();
+            let requests = &mut self.s.halves[dir.flip().index()];
+            if matches!(requests.state, State::Tunnel { .. }) {
+                // Without a response to come, nobody will say that the tunnel was refused.
+                requests.state = State::Tunnel { junk: true };
+            }
         }
     }
 

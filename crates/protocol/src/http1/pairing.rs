@@ -307,8 +307,26 @@ impl Engine<'_> {
         }
         match place.acked {
             // Without acknowledgements only the request itself can end the wait.
-            UNKNOWN => self.s.certain && !requests.touched,
+            UNKNOWN => self.s.certain,
             acked => acked > requests.next,
+        }
+    }
+
+    /// Parses held bytes if their request has come, however long that took.
+    pub(super) fn release_due(&mut self) {
+        let first = self.s.held.as_deref().and_then(|h| h.items.first());
+        if let Some(HeldItem::Data { place, .. }) = first
+            && !self.must_hold(*place)
+        {
+            self.release_held(false);
+        }
+    }
+
+    /// How much of the request stream the server had received when it sent what is held first.
+    pub(super) fn held_acked(&self) -> Option<u64> {
+        match self.s.held.as_deref()?.items.first()? {
+            HeldItem::Data { place, .. } => Some(place.acked).filter(|a| *a != UNKNOWN),
+            HeldItem::Gap { .. } => None,
         }
     }
 
@@ -389,10 +407,11 @@ impl Engine<'_> {
                 open.tx.anomalies.insert(Anomaly::ResponseEarly);
             }
             let (answered, connect) = (open.response_done, open.is_connect);
-            if connect && whole {
-                self.s.halves[d].state = State::Tunnel { junk: false };
-            }
             let responses = dir.flip().index();
+            if connect && whole {
+                // Without a response to come, nobody will say that the tunnel was refused.
+                self.s.halves[d].state = State::Tunnel { junk: self.s.halves[responses].ended };
+            }
             if answered {
                 self.emit_back();
             } else if self.s.halves[responses].ended && self.s.owner == Owner::Nobody {

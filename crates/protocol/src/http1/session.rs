@@ -95,7 +95,7 @@ pub(super) struct Half {
     pub(super) buf: Vec<u8>,
     /// Place of the first byte in `buf`, or of the message in progress.
     pub(super) place: Place,
-    /// While searching: where the latest pieces of `buf` came from, as (index in `buf`, place), ascending.
+    /// Where the latest pieces of `buf` came from, as (index in `buf`, place), ascending.
     pub(super) marks: Vec<(usize, Place)>,
     /// Offset after the last byte taken.
     pub(super) next: u64,
@@ -131,13 +131,13 @@ impl Half {
     }
 }
 
-/// Pieces remembered while searching: a status line is recognised within so many bytes, so within so many
-/// pieces; a request line of more pieces gets the place of an earlier piece, which never pairs it wrongly.
+/// Pieces of which the place is remembered: a status line is recognised within so many bytes, so within so
+/// many pieces; a request line of more pieces gets the place of an earlier piece, which never pairs it wrongly.
 const MARKS_MAX: usize = 16;
 
 impl Half {
-    /// Adds searched bytes that came at `place`.
-    pub(super) fn search_push(&mut self, bytes: &[u8], place: Place) {
+    /// Adds bytes that came at `place` to `buf`.
+    pub(super) fn keep(&mut self, bytes: &[u8], place: Place) {
         let same = self.marks.last().is_some_and(|(_, p)| (p.acked, p.seen) == (place.acked, place.seen));
         if !same && !bytes.is_empty() {
             if self.marks.len() == MARKS_MAX {
@@ -148,32 +148,39 @@ impl Half {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// Returns where byte `at` of the searched bytes came from.
-    pub(super) fn search_place(&self, at: usize) -> Place {
+    /// Returns where byte `at` of `buf` came from.
+    pub(super) fn place_of(&self, at: usize) -> Place {
         match self.marks.iter().rev().find(|(from, _)| *from <= at) {
             Some((from, place)) => Place { offset: place.offset + (at - from) as u64, ..*place },
             None => self.place,
         }
     }
 
-    /// Drops the first `count` searched bytes.
-    pub(super) fn search_drop(&mut self, count: usize) {
+    /// Drops the first `count` bytes of `buf`.
+    pub(super) fn forget(&mut self, count: usize) {
         if count >= self.buf.len() {
             self.buf.clear();
             self.marks.clear();
             return;
         }
-        let first = self.search_place(count);
+        let first = self.place_of(count);
         self.buf.drain(..count);
         self.marks.retain(|(from, _)| *from > count);
         self.marks.iter_mut().for_each(|(from, _)| *from -= count);
         self.marks.insert(0, (0, first));
     }
 
-    /// Takes the searched bytes out.
-    pub(super) fn search_take(&mut self) -> Vec<u8> {
+    /// Takes the bytes of `buf` out.
+    pub(super) fn take(&mut self) -> Vec<u8> {
         self.marks = Vec::new();
         std::mem::take(&mut self.buf)
+    }
+
+    /// Takes the first `count` bytes of `buf` out with their marks, forgets the rest.
+    pub(super) fn take_marked(&mut self, count: usize) -> (Vec<u8>, Vec<(usize, Place)>) {
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.truncate(count);
+        (buf, std::mem::take(&mut self.marks))
     }
 }
 
