@@ -30,7 +30,8 @@ fn crates_depend_only_to_the_left() {
         if name == "fuzz" {
             continue;
         }
-        let allowed = known.get(name.as_str()).unwrap_or_else(|| panic!("crate {name} has no place in the order"));
+        let allowed =
+            known.get(name.as_str()).unwrap_or_else(|| panic!("crate {name} has no place in the order"));
         let manifest = manifest(&name);
         for section in ["dependencies", "build-dependencies"] {
             let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else { continue };
@@ -65,8 +66,17 @@ fn the_inner_crates_touch_no_clock_thread_file_or_log() {
     for name in ["types", "packet", "stream", "protocol", "score"] {
         for (path, code) in sources(name) {
             for banned in [
-                "std::fs", "std::thread", "std::net::Tcp", "std::net::Udp", "SystemTime", "Instant::now", "tracing::",
-                "println!", "eprintln!", "std::env", "tokio",
+                "std::fs",
+                "std::thread",
+                "std::net::Tcp",
+                "std::net::Udp",
+                "SystemTime",
+                "Instant::now",
+                "tracing::",
+                "println!",
+                "eprintln!",
+                "std::env",
+                "tokio",
             ] {
                 let line = code.lines().find(|l| l.contains(banned) && !l.trim_start().starts_with("//"));
                 assert!(line.is_none(), "{path} uses {banned}: {line:?}");
@@ -89,7 +99,9 @@ fn only_capture_has_unsafe_code_and_types_are_not_serialisable() {
 
 #[test]
 fn protocol_does_not_know_tcp_and_stream_does_not_know_http() {
-    for (name, words) in [("protocol", &["SeqNum", "TcpSegment", "etherparse"][..]), ("stream", &["http", "Http"])] {
+    for (name, words) in
+        [("protocol", &["SeqNum", "TcpSegment", "etherparse"][..]), ("stream", &["http", "Http"])]
+    {
         for (path, code) in sources(name) {
             for word in words {
                 let line = code.lines().find(|l| l.contains(word) && !l.trim_start().starts_with("//"));

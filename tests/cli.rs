@@ -59,7 +59,9 @@ fn a_missing_file_is_3_and_wrong_usage_is_2() {
     let run = bench.replay(&[&bench.path("nowhere.pcap")], &[]);
     assert_eq!(run.code(), 3, "{}", run.stderr());
     assert!(run.stderr().contains("nowhere.pcap"));
-    for arguments in [&["replay"][..], &["replay", "x", "--workers", "0"], &["nonsense"], &["attach", "--workers", "99"]] {
+    for arguments in
+        [&["replay"][..], &["replay", "x", "--workers", "0"], &["nonsense"], &["attach", "--workers", "99"]]
+    {
         let output = bench.command().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }

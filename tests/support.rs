@@ -8,72 +8,72 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     crate_dir.ancestors().nth(2).unwrap().to_path_buf()
 }
 
 /// The binary under test.
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_offpath"))
 }
 
 /// A working folder with its own state, so that no test sees another's key.
-pub struct Bench {
+pub(crate) struct Bench {
     dir: TempDir,
 }
 
 /// What one run of the binary left.
-pub struct Run {
-    pub output: Output,
-    pub transactions: String,
-    pub decisions: String,
-    pub stats: Value,
+pub(crate) struct Run {
+    pub(crate) output: Output,
+    pub(crate) transactions: String,
+    pub(crate) decisions: String,
+    pub(crate) stats: Value,
 }
 
 impl Run {
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.output.status.code().unwrap_or(-1)
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
     /// Transaction records.
-    pub fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         self.transactions.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
     /// Decision records.
-    pub fn decided(&self) -> Vec<Value> {
+    pub(crate) fn decided(&self) -> Vec<Value> {
         self.decisions.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command.env("OFFPATH_STATE_DIR", self.path("state")).env_remove("OFFPATH_LOG");
         command
     }
 
     /// Replays `inputs` with all outputs and further arguments.
-    pub fn replay(&self, inputs: &[&Path], more: &[&str]) -> Run {
+    pub(crate) fn replay(&self, inputs: &[&Path], more: &[&str]) -> Run {
         for name in ["tx.jsonl", "decisions.jsonl", "stats.json"] {
             let _ = fs::remove_file(self.path(name));
         }
@@ -102,6 +102,6 @@ impl Bench {
 }
 
 /// Asserts that the books balance, and says which equation does not.
-pub fn assert_balanced(stats: &Value) {
+pub(crate) fn assert_balanced(stats: &Value) {
     assert_eq!(stats["balanced"], Value::Bool(true), "{:#}", stats["balance"]);
 }

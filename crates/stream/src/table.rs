@@ -223,7 +223,8 @@ impl<S: StreamSink> FlowTable<S> {
         let time = segment.time;
         self.busy = id;
         let deadline = conn.deadline(&self.core.limits);
-        if deadline <= time {
+        // A time at the end of the range (or a timeout of 0) is its own deadline: a flow seen now is not over.
+        if deadline <= time && conn.last_seen < time {
             let client_side = conn.info.client_side;
             self.expire_conn(id, deadline, sink);
             self.segment_of_nobody(hash, segment, Some(client_side), sink);
@@ -458,7 +459,7 @@ impl<S: StreamSink> FlowTable<S> {
         let Some(embryo) = self.embryos.get(id) else { return };
         let client_side = embryo.info.client_side;
         let phase = embryo.phase;
-        if self.embryo_deadline(embryo) <= segment.time {
+        if self.embryo_deadline(embryo) <= segment.time && embryo.last_seen < segment.time {
             self.core.counters.flows_closed_expired_total += u64::from(!embryo.is_closed());
             self.remove_embryo(id);
             self.segment_of_nobody(hash, segment, None, sink);

@@ -29,6 +29,14 @@ impl Config {
         range("capture.poll_ms", u64::from(self.capture.poll_ms), 1, 1000)?;
         range("decode.tunnel_depth_max", u64::from(self.decode.tunnel_depth_max), 1, 32)?;
         range("stream.flows_max", u64::from(self.stream.flows_max), SHARDS as u64, 1 << 30)?;
+        for (key, value) in [
+            ("stream.embryonic_idle_secs", self.stream.embryonic_idle_secs),
+            ("stream.established_idle_secs", self.stream.established_idle_secs),
+            ("stream.half_closed_idle_secs", self.stream.half_closed_idle_secs),
+            ("stream.closing_idle_secs", self.stream.closing_idle_secs),
+        ] {
+            range(key, u64::from(value), 1, 86_400 * 30)?;
+        }
         range("http.head_bytes_max", self.http.head_bytes_max as u64, 256, 16 << 20)?;
         range("http.headers_max", self.http.headers_max as u64, 1, 256)?;
         range("http.body_inspect_bytes_max", self.http.body_inspect_bytes_max as u64, 0, 16 << 20)?;
