@@ -49,7 +49,7 @@ fn main() {
     };
     let n = 200_000u32;
     let get = |c: Client, i: u32| {
-        request(c, 1.0 + f64::from(i) * 0.001, "GET", "/shop/1", "GET /shop/{id}", i % 6 == 0)
+        request(c, 1.0 + f64::from(i) * 0.001, "GET", "/shop/1", "GET /shop/{id}", i.is_multiple_of(6))
     };
 
     let mut txs: Vec<_> = (0..n).map(|i| get(client(0x0a00_0001, 1), i)).collect();

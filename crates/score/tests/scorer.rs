@@ -26,6 +26,7 @@ fn client(last: u8, fingerprint: u64) -> Client {
     }
 }
 
+#[expect(clippy::unwrap_used, reason = "a test's condition compiles")]
 fn policy(condition: &str, action: Action, scope: Scope) -> Policy {
     Policy {
         name: "p".into(),
