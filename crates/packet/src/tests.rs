@@ -57,7 +57,6 @@ fn flow(name: &str, got: &Got) -> (String, String, u64) {
 const VXLAN: u64 = 1 << 32;
 const GENEVE: u64 = 2 << 32;
 const GRE_KEY: u64 = 3 << 32;
-const ERSPAN: u64 = 4 << 32;
 const VLAN: u64 = 5 << 32;
 
 /// Every envelope: name, link type, frame, tunnel id.
@@ -190,17 +189,18 @@ fn envelopes() -> Vec<(&'static str, LinkType, Vec<u8>, u64)> {
             0,
         ),
         ("erspan 1", Ethernet, over_gre(&[0, 0, 0x88, 0xbe], &inner), 0),
+        ("erspan 1 with a key", Ethernet, over_gre(&[0x20, 0, 0x88, 0xbe, 2, 0, 0, 0], &inner), 0),
         (
             "erspan 2",
             Ethernet,
             over_gre(&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 10, 0xfc, 100, 0, 0, 0, 7], &inner),
-            ERSPAN | 100,
+            0,
         ),
         (
             "erspan 3",
             Ethernet,
             over_gre(&[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 10, 0, 100, 0, 0, 0, 9, 0, 0, 0x80, 0], &inner),
-            ERSPAN | 100,
+            0,
         ),
         (
             "erspan 3 subheader",
@@ -212,13 +212,13 @@ fn envelopes() -> Vec<(&'static str, LinkType, Vec<u8>, u64)> {
                 ],
                 &inner,
             ),
-            ERSPAN | 100,
+            0,
         ),
         (
             "erspan 3 bare ip",
             Ethernet,
             over_gre(&[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 10, 0, 100, 0, 0, 0, 9, 0, 0, 0x08, 0], &v4),
-            ERSPAN | 100,
+            0,
         ),
         ("gre over udp", Ethernet, over_udp(4754, &cat(&[&[0x20, 0, 8, 0, 0, 0, 0, 8], &v4])), GRE_KEY | 8),
         ("fabricpath", Ethernet, eth(0x8903, &cat(&[&[0x40, 0x20], &inner])), 0),
@@ -409,6 +409,23 @@ fn snap_cut_segments_keep_the_announced_length() {
     );
 }
 
+/// An IPv6 packet whose source (1) or destination (2) is a Teredo address.
+fn teredo_packet(end: usize) -> Vec<u8> {
+    let mut packet = ip6(6, &tcp(HELLO));
+    packet[end * 16 - 6..end * 16].fill(0);
+    packet[end * 16 - 8..end * 16 - 4].copy_from_slice(&[0x20, 1, 0, 0]);
+    packet
+}
+
+#[test]
+fn teredo_between_peers_is_known_by_its_addresses() {
+    // As in zeek's teredo_bubble_with_payload.pcap: ports 3797 and 32900.
+    for (end, want) in [(1, "2001::1:40000"), (2, "2001:db8::1:40000")] {
+        let got = flow("peers", &decode_once(LinkType::Ethernet, &over_udp(32900, &teredo_packet(end))));
+        assert_eq!((got.0.as_str(), got.2), (want, 0), "{end}");
+    }
+}
+
 #[test]
 fn what_is_not_tcp_counts_under_its_kind() {
     let quote = ip4(6, &tcp(b""));
@@ -435,6 +452,8 @@ fn what_is_not_tcp_counts_under_its_kind() {
         ("geneve options past the end", over_udp(6081, &[0x3f, 0, 8, 0, 0, 0, 0, 0]), udp_),
         ("gtp echo", over_udp(2152, &[0x32, 1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0]), udp_),
         ("gtp extension of length 0", over_udp(2152, &[0x34, 255, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]), udp_),
+        ("ipv6 of no teredo address on some port", over_udp(32900, &ip6(6, &tcp(HELLO))), udp_),
+        ("teredo address, other length", over_udp(32900, &cat(&[&teredo_packet(1), &[0]])), udp_),
         ("teredo bubble of another kind", over_udp(3544, &[0x45; 40]), udp_),
         ("icmp echo", eth(0x0800, &ip4(1, &[8, 0, 0, 0])), icmp),
         ("icmp error quoting tcp", eth(0x0800, &ip4(1, &icmp_error)), icmp),

@@ -112,7 +112,9 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         // All 32 bits: NVGRE's low 8 are a flow id that may differ by direction (RFC 7637 §3.2), but
         // nothing tells NVGRE from keyed Ethernet-over-GRE, where they matter.
         let key = *c.take::<4>(Layer::Gre)?;
-        c.identify(IdKind::GreKey, u32::from_be_bytes(key));
+        if !matches!(protocol, 0x88be | 0x22eb) {
+            c.identify(IdKind::GreKey, u32::from_be_bytes(key));
+        }
     }
     if flags & SEQUENCE != 0 {
         c.skip(4, Layer::Gre)?;
@@ -136,9 +138,10 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     }
 }
 
+/// Session ids and GRE keys of ERSPAN name where a frame was copied, not a network: switches use one per
+/// direction or per port, so keeping them would part the two halves of every flow.
 fn erspan<'b>(c: &mut Cursor<'b>) -> Step<'b> {
     let header = c.take::<8>(Layer::Erspan)?;
-    c.identify(IdKind::Erspan, u32::from(be16(header[2], header[3]) & 0x03ff));
     match header[0] >> 4 {
         // Type II.
         1 => Ok(Next::Ethernet),
@@ -188,7 +191,7 @@ pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         6081 => geneve(c),
         2152 => gtp(c),
         3544 => teredo(c),
-        _ if src == 3544 => teredo(c),
+        _ if src == 3544 || is_teredo_between_peers(c) => teredo(c),
         _ => None,
     };
     let next = inner.ok_or(Stop::Udp)?;
@@ -283,6 +286,17 @@ fn teredo(c: &mut Cursor<'_>) -> Option<Next<'static>> {
         Next::Ipv6 if ipv6_is_plausible(c) => Some(Next::Ipv6),
         _ => None,
     }
+}
+
+/// Tells whether the datagram is exactly an IPv6 packet from or to a Teredo address (`2001::/32`): only a client's
+/// way to its server has a known port, while relays and other clients use any (RFC 4380 §5.2.3).
+#[inline]
+fn is_teredo_between_peers(c: &Cursor<'_>) -> bool {
+    let [first, _, _, _, high, low, _, _, rest @ ..] = c.bytes else { return false };
+    first >> 4 == 6
+        && u32::from(be16(*high, *low)) + 40 == c.wire_len()
+        && (rest.starts_with(&[0x20, 1, 0, 0])
+            || rest.get(16..).is_some_and(|dst| dst.starts_with(&[0x20, 1, 0, 0])))
 }
 
 fn by_version(c: &Cursor<'_>) -> Option<Next<'static>> {
