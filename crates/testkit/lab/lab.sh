@@ -100,6 +100,11 @@ outbox_file = "$work/outbox.redb"
 name = "haproxy"
 url = "http://10.77.9.1:8900/v1/decisions"
 secret_file = "$work/secret"
+
+[[webhook]]
+name = "clock"
+url = "http://10.77.9.1:8901/"
+secret_file = "$work/secret"
 CFG
 "$offpath" check "$work/sensor.toml"
 
@@ -115,7 +120,9 @@ in_ns opl-waf haproxy -db -f "$work/haproxy.cfg" > "$out/haproxy.log" 2>&1 &
 wait_for HAProxy test -S "$work/haproxy.sock"
 in_ns opl-waf "$offpath" receive --listen 10.77.9.1:8900 --secret-file "$work/secret" --state "$work/receiver.redb" \
   --to "haproxy:$work/haproxy.sock?map=$work/offpath.map" --to "log:$out/applied.jsonl" > "$out/receive.log" 2>&1 &
-in_ns opl-sensor "$offpath" attach -i mir0 --config "$work/sensor.toml" --transactions "$out/transactions.jsonl" \
+in_ns opl-waf /usr/bin/python3 "$here/arrivals.py" 10.77.9.1 8901 "$out/arrivals.jsonl" 2> "$out/arrivals.log" &
+wait_for "the clock" in_ns opl-waf curl -s -o /dev/null http://10.77.9.1:8901/
+ip netns exec opl-sensor "$offpath" attach -i mir0 --config "$work/sensor.toml" --transactions "$out/transactions.jsonl" \
   --decisions "$out/decisions.jsonl" --stats "$out/stats.json" > "$out/attach.txt" 2> "$out/attach.log" &
 sensor=$!
 [ "${RECORD:-0}" = 0 ] || { in_ns opl-sensor tcpdump -i mir0 -U -w "$out/lab.pcap" 2> "$out/tcpdump.log" & }
@@ -165,8 +172,8 @@ PY
 )
 [ -n "$id" ] || { echo "lab: no block of the attacker"; cat "$out/attach.txt"; exit 1; }
 in_ns opl-waf "$offpath" receive --listen 10.77.9.1:8900 --undo "$id"
-undone=$(in_ns opl-attack curl -s -o /dev/null --interface 10.77.2.66 -w '%{http_code}' http://10.77.2.1/)
-kill -INT $sensor
+undone=$(in_ns opl-attack curl -s --max-time 5 -o /dev/null --interface 10.77.2.66 -w '%{http_code}' http://10.77.2.1/)
+kill -TERM $sensor
 wait $sensor || { echo "lab: the sensor failed"; cat "$out/attach.log"; exit 1; }
 cat "$out/attach.txt"
 $python "$here/judge.py" "$out" "$undone"

@@ -76,6 +76,11 @@ enum Command {
     },
     /// Runs the demo shop until interrupted.
     Shop(ShopArgs),
+    /// Prints the password of one of the demo shop's customers.
+    Password {
+        /// The customer: `user1` to `user500`.
+        user: String,
+    },
 }
 
 #[derive(clap::Args)]
@@ -212,6 +217,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Shop(args) => run_shop(&args),
+        Command::Password { user } => {
+            println!("{}", shop::password_of(&user).context("no such customer")?);
+            Ok(())
+        }
     }
 }
 

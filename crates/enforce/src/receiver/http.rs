@@ -302,7 +302,12 @@ impl Desk {
                 let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
                 given.and_then(|v| v.strip_prefix("Bearer ")).is_some_and(|given| same_text(given, token))
             }
-            None => caller.0.ip().to_canonical().is_loopback(),
+            // A connection whose source is the address we listen on comes from this host too: no other host
+            // can complete a handshake with it.
+            None => {
+                let ip = caller.0.ip().to_canonical();
+                ip.is_loopback() || ip == self.site.config.listen.ip().to_canonical()
+            }
         }
     }
 }
