@@ -2,6 +2,7 @@
 
 mod boundaries;
 mod cli;
+mod docs;
 mod golden;
 mod replay;
 mod support;
