@@ -7,8 +7,8 @@ CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 OFFPATH    := $(TARGET_DIR)/release/offpath
 TESTKIT    := $(TARGET_DIR)/release/offpath-testkit
-DEMO       := captures/demo-account-takeover/input.pcap.gz
-CAP        ?= $(DEMO)
+DEMO       := captures/demo-account-takeover/input.pcap.gz captures/demo-lab/input.pcap.gz
+CAP        ?= $(firstword $(DEMO))
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT        := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 # Installs the packages of $(1) that are missing; asks the archive for its list only when it has to.
@@ -25,7 +25,7 @@ setup: ## install the system packages that a build needs and that are missing
 
 .PHONY: setup-lab
 setup-lab: setup ## install what the lab needs: HAProxy, curl, Chromium, Python and Node clients, tc
-	$(call need,iproute2 haproxy curl python3 python3-requests python3-aiohttp chromium nodejs)
+	$(call need,iproute2 haproxy curl tcpdump python3 python3-requests python3-aiohttp chromium nodejs)
 
 .PHONY: build
 build: setup ## build the release binaries
@@ -89,13 +89,13 @@ bench-peers: build ## Suricata and tcpdump on the same capture in the same run
 fuzz-smoke: ## 30 seconds per fuzz target (needs a nightly compiler and cargo-fuzz)
 	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly"; exit 1; }
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
-	cd crates/fuzz && for t in $$($(CARGO) +nightly fuzz list --fuzz-dir .); do $(CARGO) +nightly fuzz run --fuzz-dir . $$t seeds/$$t -- -max_total_time=30 -rss_limit_mb=2048; done
+	cd crates/fuzz && for t in $$($(CARGO) +nightly fuzz list --fuzz-dir .); do mkdir -p corpus/$$t; $(CARGO) +nightly fuzz run --fuzz-dir . $$t corpus/$$t seeds/$$t -- -max_total_time=30 -rss_limit_mb=2048; done
 
 .PHONY: fuzz
 fuzz: ## fuzz one target until stopped: make fuzz T=http1_cuts
 	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly"; exit 1; }
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
-	cd crates/fuzz && $(CARGO) +nightly fuzz run --fuzz-dir . $(T) seeds/$(T)
+	cd crates/fuzz && mkdir -p corpus/$(T) && $(CARGO) +nightly fuzz run --fuzz-dir . $(T) corpus/$(T) seeds/$(T)
 
 .PHONY: deps
 deps: ## licences, advisories, duplicates (builds cargo-deny first: about 15 minutes)

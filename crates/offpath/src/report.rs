@@ -1,17 +1,21 @@
 //! The report at the end of a run: what a person wants to know first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use offpath_enforce::Event;
 use offpath_score::ScoreSummary;
-use offpath_types::{Action, Decision, EntityKey, LoginOutcome, Timestamp, Transaction, Verdict};
+use offpath_types::{
+    Action, Decision, EntityKey, EntityKind, LoginOutcome, MatchValue, Timestamp, Transaction, Verdict,
+};
 
 use crate::ledger::Ledger;
 use crate::timefmt::TimeFormat;
 
 /// Decisions that the report lists.
 const DECISIONS_SHOWN: usize = 12;
+/// Entities whose first failed login is remembered, to tell how long detection took.
+const FIRST_FAILURES_MAX: usize = 100_000;
 /// Endpoints and entities that the report lists.
 const ROWS_SHOWN: usize = 10;
 
@@ -32,6 +36,10 @@ pub(crate) struct Findings {
     alarms: u64,
     decisions: Vec<DecisionLine>,
     decisions_by: BTreeMap<(Action, String), u64>,
+    /// When a login of this address, prefix, session or stack first failed.
+    first_failures: HashMap<MatchValue, Timestamp>,
+    /// From that failure to the block, in ns, for each block with one.
+    detect_nanos: Vec<u64>,
     dry_run: bool,
 }
 
@@ -55,14 +63,33 @@ impl Findings {
         if let Some(outcome) = verdict.login {
             self.logins += 1;
             self.login_failures += u64::from(outcome == LoginOutcome::Failure);
+            if outcome == LoginOutcome::Failure {
+                self.remember_failure(tx);
+            }
         }
         self.rated_90 += u64::from(verdict.confidence >= 90);
+    }
+
+    fn remember_failure(&mut self, tx: &Transaction) {
+        for kind in [EntityKind::Ip, EntityKind::Prefix, EntityKind::Session, EntityKind::Fingerprint] {
+            if self.first_failures.len() >= FIRST_FAILURES_MAX {
+                return;
+            }
+            if let Some(value) = tx.entity_text(kind) {
+                self.first_failures.entry(MatchValue { kind, value }).or_insert(tx.started);
+            }
+        }
     }
 
     /// Takes one decision.
     pub(crate) fn decided(&mut self, decision: &Decision) {
         *self.decisions_by.entry((decision.action, decision.policy.clone())).or_default() += 1;
         self.dry_run |= decision.dry_run;
+        if decision.action == Action::Block && self.detect_nanos.len() < FIRST_FAILURES_MAX {
+            // The narrowest match is the one whose failures began last.
+            let began = decision.matches.iter().filter_map(|m| self.first_failures.get(m)).max();
+            self.detect_nanos.extend(began.map(|began| decision.time.nanos_since(*began)));
+        }
         if self.decisions.len() >= DECISIONS_SHOWN || decision.action == Action::Unblock {
             return;
         }
@@ -217,6 +244,17 @@ impl Findings {
         )?;
         for ((action, policy), count) in &self.decisions_by {
             writeln!(out, "  {:<9} {count:>6}  policy {policy}", action.name())?;
+        }
+        if !self.detect_nanos.is_empty() {
+            let mut sorted = self.detect_nanos.clone();
+            sorted.sort_unstable();
+            let secs = |nanos: u64| nanos as f64 / 1e9;
+            writeln!(
+                out,
+                "  time to detect, from the first failed login of what is blocked: median {:.3} s, worst {:.3} s",
+                secs(sorted[sorted.len() / 2]),
+                sorted.last().map_or(0.0, |n| secs(*n))
+            )?;
         }
         let first = self.first.unwrap_or_default();
         for line in &self.decisions {

@@ -32,6 +32,8 @@ pub(crate) struct Worker {
     /// Index into `shards` by shard number; `u8::MAX` for one that another worker owns.
     index_of: [u8; SHARDS],
     seed: u64,
+    /// Transactions of all shards, in the order in which they were finished.
+    finished: Vec<Transaction>,
 }
 
 /// One flow table with its own parser: limits of both are the shard's.
@@ -58,20 +60,29 @@ impl Worker {
             index_of[shard] = shards.len() as u8;
             shards.push(Shard::new(stream, protocol, key, seed));
         }
-        Self { shards, index_of, seed }
+        Self { shards, index_of, seed, finished: Vec::new() }
     }
 
     /// Makes a worker that owns every flow it is given, in one shard: for live capture, where the kernel spreads flows.
     pub(crate) fn sole(stream: &StreamLimits, protocol: &ProtocolConfig, key: &IdentityKey) -> Self {
         let seed = key.seed(b"flow-hash");
-        Self { shards: vec![Shard::new(stream, protocol, key, seed)], index_of: [0; SHARDS], seed }
+        let shards = vec![Shard::new(stream, protocol, key, seed)];
+        Self { shards, index_of: [0; SHARDS], seed, finished: Vec::new() }
     }
 
     /// Takes one segment of a flow that one of this worker's shards owns.
     pub(crate) fn segment(&mut self, segment: &TcpSegment<'_>) {
-        let index = self.index_of[shard_of(segment.key.hash64(self.seed))];
+        self.segment_hashed(segment.key.hash64(self.seed), segment);
+    }
+
+    /// The same, where the caller knows the hash of the key by this pipeline's seed.
+    pub(crate) fn segment_hashed(&mut self, hash: u64, segment: &TcpSegment<'_>) {
+        let index = self.index_of[shard_of(hash)];
         if let Some(shard) = self.shards.get_mut(usize::from(index)) {
-            shard.table.segment(segment, &mut shard.sink);
+            // The shards take turns with one list, so that it is nearly in order of time.
+            std::mem::swap(&mut shard.sink.out, &mut self.finished);
+            shard.table.segment_hashed(hash, segment, &mut shard.sink);
+            std::mem::swap(&mut shard.sink.out, &mut self.finished);
         } else {
             debug_assert!(false, "segment of a foreign shard");
         }
@@ -81,8 +92,9 @@ impl Worker {
     pub(crate) fn collect(&mut self, now: Timestamp, out: &mut Vec<Transaction>) {
         for shard in &mut self.shards {
             shard.table.advance(now, &mut shard.sink);
-            out.append(&mut shard.sink.out);
+            self.finished.append(&mut shard.sink.out);
         }
+        out.append(&mut self.finished);
     }
 
     /// Ends every flow.

@@ -9,6 +9,7 @@
 pub mod captures;
 pub mod conversation;
 pub mod dialogue;
+pub mod flood;
 pub mod golden;
 pub mod impair;
 pub mod measure;

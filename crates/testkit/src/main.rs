@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use offpath_testkit::impair::{Impairment, Kept, impair_file};
 use offpath_testkit::shop::{LoginStyle, ShopOptions};
 use offpath_testkit::traffic::{Scenario, Traffic, TrafficOptions};
-use offpath_testkit::{captures, measure, shop};
+use offpath_testkit::{captures, flood, measure, shop};
 use offpath_types::Direction;
 
 /// Makes and impairs captures with known truth, measures what Offpath found in them, and runs a shop.
@@ -76,6 +76,18 @@ enum Command {
     },
     /// Runs the demo shop until interrupted.
     Shop(ShopArgs),
+    /// Writes open flows around a SYN flood, to measure memory and whether the flows live on.
+    Flood {
+        /// Connections that stay open: each makes a request before the flood and one after it.
+        #[arg(long, default_value_t = 1000)]
+        flows: u32,
+        /// SYNs from as many addresses and ports.
+        #[arg(long, default_value_t = 5_000_000)]
+        syns: u32,
+        /// Capture file to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Prints the password of one of the demo shop's customers.
     Password {
         /// The customer: `user1` to `user500`.
@@ -217,6 +229,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Shop(args) => run_shop(&args),
+        Command::Flood { flows, syns, out } => {
+            let file = BufWriter::new(File::create(&out).with_context(|| out.display().to_string())?);
+            flood::write(file, flows, syns).context("flood").map(drop)
+        }
         Command::Password { user } => {
             println!("{}", shop::password_of(&user).context("no such customer")?);
             Ok(())

@@ -53,6 +53,12 @@ impl Config {
             }
         }
         for (name, weight) in &self.score.weights {
+            if !Signal::ALL.iter().any(|signal| signal.name() == name) {
+                let near =
+                    Signal::ALL.iter().map(|s| s.name()).min_by_key(|s| strsim::damerau_levenshtein(s, name));
+                let want = format!("no signal has this name; did you mean `{}`?", near.unwrap_or_default());
+                return Err(ConfigError::value(file, &format!("score.weights.{name}"), weight, &want));
+            }
             if !(0.0..=10.0).contains(weight) {
                 return Err(ConfigError::value(
                     file,

@@ -77,7 +77,6 @@ impl Config {
 }
 
 /// Parses any text as a configuration.
-#[cfg(test)]
 pub(crate) fn fuzz_config(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         match Config::parse("fuzz", text) {
@@ -146,6 +145,11 @@ mod tests {
                 "bad action",
                 "[[policy]]\nname = \"p\"\nwhen = \"true\"\naction = \"blok\"\n",
                 &["line 4", "`block`"],
+            ),
+            (
+                "unknown signal",
+                "[score.weights]\nlogin_surg = 2\n",
+                &["login_surg", "did you mean `login_surge`?"],
             ),
             ("not TOML", "[capture\n", &["line 1"]),
         ] {

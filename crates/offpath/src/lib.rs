@@ -1,0 +1,185 @@
+//! Offpath: out-of-band analyzer of HTTP and API traffic.
+//!
+//! This crate owns what touches the outside world as a whole: arguments, configuration, threads and queues, output
+//! records, the report and exit codes. What the product does lives in the crates below it; see `docs/ARCHITECTURE.md`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod attach;
+mod config;
+mod delivery;
+mod exit;
+mod identity;
+mod judge;
+mod ledger;
+mod merge;
+mod output;
+mod progress;
+mod receive;
+mod records;
+mod replay;
+mod report;
+mod timefmt;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+
+use crate::args::{AttachArgs, CheckArgs, Cli, Command, OutputArgs, ReplayArgs};
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::judge::Judge;
+use crate::ledger::Ledger;
+use crate::output::StatsFile;
+
+/// Runs the command line of this process and returns its exit code.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.command);
+    let done = match &cli.command {
+        Command::Replay(args) => replay(args),
+        Command::Attach(args) => attach(args),
+        Command::Receive(args) => receive::run(args),
+        Command::Check(args) => check(args),
+        Command::Completions(args) => {
+            clap_complete::generate(args.shell, &mut Cli::command(), "offpath", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if replay::is_broken_pipe(&failure.error) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("offpath: {:#}", failure.error);
+            failure.code()
+        }
+    }
+}
+
+/// Logs go to standard error: warnings, or what `OFFPATH_LOG` says (`info`, `offpath=debug` …).
+fn start_log(command: &Command) {
+    let quiet = match command {
+        Command::Replay(a) => a.output.quiet,
+        Command::Attach(a) => a.output.quiet,
+        Command::Receive(a) => a.quiet,
+        Command::Check(_) | Command::Completions(_) => false,
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OFFPATH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if quiet { "error" } else { "warn" }));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Body of the fuzz target `config`: any text is a configuration or a mistake with a message.
+#[doc(hidden)]
+pub fn fuzz_config(data: &[u8]) {
+    config::fuzz_config(data);
+}
+
+fn load_config(path: Option<&std::path::Path>) -> Result<Config, Failure> {
+    Config::load(path).map_err(|e| Failure::usage(e.into()))
+}
+
+fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
+    let path = config.key_file();
+    identity::load_or_create(&path)
+        .with_context(|| {
+            format!("identity key {}: set identity.key_file, or OFFPATH_STATE_DIR, to a place that can be written", path.display())
+        })
+        .map_err(Failure::usage)
+}
+
+fn replay(args: &ReplayArgs) -> Result<(), Failure> {
+    let config = load_config(args.output.config.as_deref())?;
+    if let Some(keylog) = &args.keylog {
+        std::fs::metadata(keylog)
+            .with_context(|| format!("cannot read the key log {}", keylog.display()))
+            .map_err(Failure::input)?;
+    }
+    let key = load_key(&config)?;
+    let delivery = if args.deliver { delivery::start(&config)? } else { None };
+    let mut judge = Judge::new(&args.output, &config, key, delivery, false)?;
+    let mut stats = args.output.stats.as_deref().map(StatsFile::open).transpose()?;
+    let done = replay::run(args, &config, &mut judge)?;
+    let ledger = finish(&args.output, &config, &mut judge, done.ledger, &mut stats, &done.problems)?;
+    if !done.problems.is_empty() {
+        return Err(Failure::input(anyhow::anyhow!("{}", done.problems.join("\noffpath: "))));
+    }
+    balanced(&ledger)
+}
+
+fn attach(args: &AttachArgs) -> Result<(), Failure> {
+    let config = load_config(args.output.config.as_deref())?;
+    let key = load_key(&config)?;
+    let delivery = delivery::start(&config)?;
+    let mut judge = Judge::new(&args.output, &config, key, delivery, true)?;
+    let mut stats = args.output.stats.as_deref().map(StatsFile::open).transpose()?;
+    let ledger = attach::run(args, &config, &mut judge, &mut stats)?;
+    let ledger = finish(&args.output, &config, &mut judge, ledger, &mut stats, &[])?;
+    balanced(&ledger)
+}
+
+/// Drains delivery, writes stats and the report.
+fn finish(
+    output: &OutputArgs,
+    config: &Config,
+    judge: &mut Judge,
+    mut ledger: Ledger,
+    stats: &mut Option<StatsFile>,
+    problems: &[String],
+) -> Result<Ledger, Failure> {
+    judge.flush()?;
+    if let Some(delivery) = judge.delivery() {
+        delivery::drain(delivery, config);
+    }
+    judge.fill(&mut ledger);
+    if let Some(stats) = stats {
+        stats.write(&ledger, judge)?;
+    }
+    if !output.quiet {
+        let mut text = judge.findings.render(&ledger, &judge.scorer().summary(), problems);
+        if let Some(delivery) = judge.delivery() {
+            text.push_str(&delivery::report(&delivery.stats()));
+        }
+        let to_stdout = [&output.transactions, &output.decisions, &output.stats]
+            .iter()
+            .all(|p| p.as_deref() != Some("-".as_ref()));
+        // The report gives way to records on standard output.
+        if to_stdout {
+            use std::io::Write;
+            std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::ours(e.into()))?;
+        } else {
+            eprint!("{text}");
+        }
+    }
+    Ok(ledger)
+}
+
+/// An unbalanced ledger is our failure, and is never passed over in silence.
+fn balanced(ledger: &Ledger) -> Result<(), Failure> {
+    if ledger.balanced() {
+        return Ok(());
+    }
+    let lines: Vec<_> = ledger
+        .balances()
+        .into_iter()
+        .filter(|b| !b.holds())
+        .map(|b| format!("{}: {} against {}", b.name, b.came_in, b.went))
+        .collect();
+    Err(Failure::ours(anyhow::anyhow!(
+        "the ledger does not balance (please report this): {}",
+        lines.join("; ")
+    )))
+}
+
+fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let config = load_config(Some(&args.file))?;
+    if args.print {
+        let text = toml::to_string_pretty(&config).map_err(|e| Failure::ours(e.into()))?;
+        print!("{text}");
+    } else {
+        println!("{}: good", args.file.display());
+    }
+    Ok(())
+}
