@@ -178,6 +178,8 @@ fn envelopes() -> Vec<(&'static str, LinkType, Vec<u8>, u64)> {
             0,
         ),
         ("gre ethernet", Ethernet, over_gre(&[0x20, 0, 0x65, 0x58, 0, 0, 0, 7], &inner), GRE_KEY | 7),
+        ("gre mirror, one direction", Ethernet, over_gre(&[0x20, 0, 0x65, 0x58, 0, 0, 0, 0], &inner), 0),
+        ("gre mirror, the other", Ethernet, over_gre(&[0x20, 0, 0x65, 0x58, 2, 0, 0, 0], &inner), 0),
         ("gre mpls", Ethernet, over_gre(&[0, 0, 0x88, 0x47], &cat(&[&mpls_label(3, true), &v4])), 0),
         (
             "pptp",

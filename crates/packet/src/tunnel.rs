@@ -96,6 +96,9 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     const ROUTING: u8 = 0x40;
     const KEY: u8 = 0x20;
     const SEQUENCE: u8 = 0x10;
+    /// Virtual switches that mirror to an IP address set this bit of an otherwise empty key for one direction
+    /// (zeek's erspan.pcap). The one NVGRE network whose key looks the same (0x20000) is then not told from plain GRE.
+    const MIRROR_DIRECTION: u32 = 0x0200_0000;
 
     c.enter(context)?;
     let [flags, version, high, low] = *c.take::<4>(Layer::Gre)?;
@@ -112,8 +115,11 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         // All 32 bits: NVGRE's low 8 are a flow id that may differ by direction (RFC 7637 §3.2), but
         // nothing tells NVGRE from keyed Ethernet-over-GRE, where they matter.
         let key = *c.take::<4>(Layer::Gre)?;
-        if !matches!(protocol, 0x88be | 0x22eb) {
-            c.identify(IdKind::GreKey, u32::from_be_bytes(key));
+        let key = u32::from_be_bytes(key);
+        let mirror =
+            matches!(protocol, 0x88be | 0x22eb) || protocol == 0x6558 && key & !MIRROR_DIRECTION == 0;
+        if !mirror {
+            c.identify(IdKind::GreKey, key);
         }
     }
     if flags & SEQUENCE != 0 {
