@@ -27,6 +27,8 @@ offpath_types::counters! {
         flows_swapped_total,
         /// Flows that began with a PROXY protocol preface.
         flows_proxy_protocol_total,
+        /// Flows that began with a SOCKS handshake.
+        flows_socks_total,
         /// Flows that became tunnels (CONNECT).
         flows_tunnelled_total,
         /// Flows that switched protocols (101).
@@ -37,7 +39,7 @@ offpath_types::counters! {
         bytes_head_total,
         /// Bytes of message bodies, after dechunking.
         bytes_body_total,
-        /// Bytes of chunk framing, trailers, empty lines between messages, PROXY prefaces.
+        /// Bytes of chunk framing, trailers, empty lines between messages, PROXY prefaces, SOCKS handshakes.
         bytes_framing_total,
         /// Bytes of flows that are not HTTP/1, up to and after giving up.
         skipped_bytes_not_http_total,

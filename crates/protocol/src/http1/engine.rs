@@ -11,6 +11,7 @@ use super::parse::{self, BlankLine, Head, Headers};
 use super::proxy::{self, Preface};
 use super::session::{Death, HeldItem, Kind, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
 use super::sniff::{Searcher, Sniff, UNDECIDED, Want, sniff};
+use super::socks;
 
 /// One call's view: the worker's stage, one flow's session, and where transactions go.
 pub(super) struct Engine<'a> {
@@ -206,25 +207,30 @@ impl Engine<'_> {
         }
     }
 
-    /// First bytes of a flow's client: takes a PROXY preface off.
+    /// First bytes of a direction: takes a PROXY preface or a SOCKS handshake off.
     fn fresh(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
         let d = dir.index();
+        let to_server = dir == Direction::ToServer;
+        // A body of HTTP/0.9 may begin with any byte.
+        let expected = to_server || self.s.socks || self.s.swapped.is_none();
         let half = &mut self.s.halves[d];
+        let first = half.buf.first().copied().unwrap_or(bytes[0]);
+        let socks = expected && socks::may_begin(first, to_server);
         if half.buf.is_empty() {
             half.place = place;
-            if !matches!(bytes[0], b'P' | b'\r') {
+            let proxied = to_server && matches!(first, b'P' | b'\r');
+            if !(socks || proxied) {
                 half.state = State::Start;
                 return 0;
             }
         }
         let had = half.buf.len();
-        // Never longer than a version 1 line or the addresses of version 2, plus this chunk.
-        let preface = if had == 0 {
-            proxy::parse(bytes)
-        } else {
+        // Never longer than a version 1 line, the addresses of version 2 or a handshake, plus this chunk.
+        if had > 0 {
             half.keep(bytes, place);
-            proxy::parse(&half.buf)
-        };
+        }
+        let all = if had == 0 { bytes } else { &half.buf[..] };
+        let preface = if socks { socks::parse(all, to_server) } else { proxy::parse(all) };
         match preface {
             Preface::More => {
                 if had == 0 {
@@ -246,6 +252,11 @@ impl Engine<'_> {
                 let left = (here - n) as u32;
                 half.state = if left == 0 { State::Start } else { State::Preface { left } };
                 self.http.counters.bytes_framing_total += (had + n) as u64;
+                if socks {
+                    self.s.socks |= to_server;
+                    self.http.counters.flows_socks_total += u64::from(to_server);
+                    return n;
+                }
                 self.http.counters.flows_proxy_protocol_total += 1;
                 let peer = self.flow.client().host.to_ip();
                 if self.http.config.proxy_protocol.iter().any(|net| net.contains(&peer)) {

@@ -13,6 +13,7 @@ mod parse;
 mod proxy;
 mod session;
 mod sniff;
+mod socks;
 #[cfg(test)]
 mod tests;
 

@@ -102,6 +102,12 @@ impl Engine<'_> {
     }
 
     fn note_request_order(&mut self, open: &Open) {
+        let unasked = std::mem::replace(&mut self.s.unasked, UNKNOWN);
+        if unasked != UNKNOWN && open.acked != UNKNOWN && open.acked <= unasked {
+            // The mirror swapped the first request of a flow joined in the middle with its response, or the client
+            // pipelines: what comes next may be the answer to a later request.
+            self.s.certain = false;
+        }
         if !open.after_loss {
             self.s.pipelined |= match (open.acked, self.s.request_acked) {
                 (UNKNOWN, _) | (_, UNKNOWN) => self.s.open.back().is_some_and(|o| !o.response_done),
@@ -237,7 +243,12 @@ impl Engine<'_> {
             self.s.owed -= u32::from(last);
             return Owner::Orphan;
         }
-        let Some(front) = self.s.open.front().filter(|o| !o.response_done) else { return Owner::Orphan };
+        let Some(front) = self.s.open.front().filter(|o| !o.response_done) else {
+            if self.flow.midstream && !self.s.halves[self.s.request_dir().index()].touched {
+                self.s.unasked = place.offset;
+            }
+            return Owner::Orphan;
+        };
         let unheard = place.acked != UNKNOWN && place.acked <= front.start;
         let stale = front.acked != UNKNOWN && place.offset < front.acked;
         if unheard || stale {

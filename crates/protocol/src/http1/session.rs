@@ -37,9 +37,9 @@ pub(super) struct Scan {
 /// Where a direction stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum State {
-    /// First bytes of a flow's client: a PROXY preface may come.
+    /// First bytes of a direction: a PROXY preface or a SOCKS handshake may come.
     Fresh,
-    /// Inside a PROXY preface, this many bytes before its end.
+    /// Inside a preface, this many bytes before its end.
     Preface { left: u32 },
     /// Between messages.
     Start,
@@ -264,6 +264,8 @@ pub struct Session {
     pub(super) windowed: bool,
     /// Held responses are let go.
     pub(super) release: bool,
+    /// The client began with a SOCKS handshake.
+    pub(super) socks: bool,
     /// Waiting for requests was in vain and none has come since.
     pub(super) requests_silent: bool,
     /// Responses to come whose requests were given up.
@@ -272,17 +274,15 @@ pub struct Session {
     pub(super) emitted: u32,
     /// `acked` of the request before.
     pub(super) request_acked: u64,
+    /// Where the latest response started that came before anything of the requests' direction.
+    pub(super) unasked: u64,
 }
 
 impl Session {
     pub(super) fn new(midstream: bool) -> Self {
-        let first = |fresh| match (midstream, fresh) {
-            (true, _) => State::Search,
-            (false, true) => State::Fresh,
-            (false, false) => State::Start,
-        };
+        let first = if midstream { State::Search } else { State::Fresh };
         Self {
-            halves: [Half::new(first(true)), Half::new(first(false))],
+            halves: [Half::new(first), Half::new(first)],
             open: VecDeque::new(),
             orphan: None,
             held: None,
@@ -295,10 +295,12 @@ impl Session {
             pipelined: false,
             windowed: false,
             release: false,
+            socks: false,
             requests_silent: false,
             owed: 0,
             emitted: 0,
             request_acked: UNKNOWN,
+            unasked: UNKNOWN,
         }
     }
 

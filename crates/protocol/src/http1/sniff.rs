@@ -158,7 +158,8 @@ impl Searcher {
 
     /// Returns where the first message starts whose `HTTP/1.` is at `from` or later: a status line
     /// `HTTP/1.x ddd`, at any place, or a request line `METHOD SP target SP HTTP/1.x` and a line end, whose method may
-    /// directly follow other bytes (a form body does not end its line).
+    /// directly follow other bytes (a form body does not end its line). At the start of a line, or of the bytes, the
+    /// target may hold spaces.
     ///
     /// Linear: looks back at most `line_max` bytes from a hit, and never past the hit before.
     pub(super) fn find(&self, bytes: &[u8], from: usize, want: Want, line_max: usize) -> Option<usize> {
@@ -196,6 +197,16 @@ impl Searcher {
 fn request_start(bytes: &[u8], hit: usize, line_max: usize) -> Option<usize> {
     let floor = hit.saturating_sub(line_max);
     let space = hit.checked_sub(1).filter(|i| bytes[*i] == b' ' && *i > floor)?;
+    // A whole line that begins as a request does is one, whatever is in its target.
+    let line = match memchr::memrchr(b'\n', &bytes[floor..space]) {
+        Some(end) => Some(floor + end + 1),
+        None => (hit < line_max).then_some(0),
+    };
+    if let Some(line) = line
+        && begins_request(&bytes[line..space])
+    {
+        return Some(line);
+    }
     let before_target = floor + memchr::memrchr(b' ', &bytes[floor..space])?;
     let target = &bytes[before_target + 1..space];
     if target.is_empty() || target.iter().any(|b| *b <= b' ') {
@@ -204,6 +215,14 @@ fn request_start(bytes: &[u8], hit: usize, line_max: usize) -> Option<usize> {
     let words = &bytes[floor..before_target];
     let method = METHODS.iter().filter(|m| words.ends_with(m)).max_by_key(|m| m.len())?;
     Some(before_target - method.len())
+}
+
+/// `METHOD SP /`, and no control character but a tab after it.
+fn begins_request(line: &[u8]) -> bool {
+    let Some(end) = line.iter().take(METHOD_BYTES_MAX + 1).position(|b| *b == b' ') else { return false };
+    line.get(end + 1) == Some(&b'/')
+        && is_known_method(&line[..end])
+        && line[end..].iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..))
 }
 
 #[cfg(test)]
@@ -247,7 +266,11 @@ mod tests {
             (b"a=b&pass=cGET /x HTTP/1.1\r\n", Want::Request, Some(10)),
             (b"ET /x HTTP/1.1\r\n", Want::Request, None),
             (b"GET /x HTTP/1.1", Want::Request, None),
-            (b"GET /x y HTTP/1.1\r\n", Want::Request, None),
+            (b"GET /x y HTTP/1.1\r\n", Want::Request, Some(0)),
+            (b"ab\nGET /x y z HTTP/1.1\r\n", Want::Either, Some(3)),
+            (b"abGET /x y HTTP/1.1\r\n", Want::Request, None),
+            (b"GET /x\0y z HTTP/1.1\r\n", Want::Request, None),
+            (b"GET you this z HTTP/1.1\r\n", Want::Request, None),
             (b"xx\r\nPOST / HTTP/1.0\n", Want::Either, Some(4)),
             (b"{\"a\":1}HTTP/1.1 200 OK\r\n", Want::Response, Some(7)),
             (b"HTTP/1.1 20", Want::Response, None),

