@@ -3,6 +3,7 @@
 //! The sensor sits at the server: what the server sends is seen at once, what the client answers is seen
 //! a round trip later.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -42,11 +43,13 @@ pub(super) struct Segment {
 }
 
 /// The two ends of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ends {
     client: SocketAddr,
     server: SocketAddr,
     clock: [u32; 2],
+    /// Milliseconds of each side's last stamp so far, while frames are built in capture order.
+    stamped: [Cell<u32>; 2],
 }
 
 /// State of an open connection.
@@ -108,7 +111,12 @@ impl Wire {
         rng: &mut Rng,
     ) -> Conn {
         let id = self.connections.len() as u32;
-        self.connections.push(Ends { client, server, clock: [rng.next_u32() >> 4, rng.next_u32() >> 4] });
+        self.connections.push(Ends {
+            client,
+            server,
+            clock: [rng.next_u32() >> 4, rng.next_u32() >> 4],
+            stamped: Default::default(),
+        });
         let next = [rng.next_u32(), rng.next_u32()];
         let mut conn = Conn { id, next, rtt, window: WINDOW_FIRST, free_at: time + rtt, requests: 0 };
         self.bare(&conn, time, false, flags::SYN);
@@ -238,8 +246,10 @@ impl Wire {
         };
         options[stamps..stamps + 2].copy_from_slice(&[8, 10]);
         options[stamps + 2..stamps + 6].copy_from_slice(&ends.clock[from].wrapping_add(millis).to_be_bytes());
+        ends.stamped[from].set(millis);
         if segment.flags & flags::ACK != 0 {
-            let echo = ends.clock[1 - from].wrapping_add(millis.saturating_sub(1));
+            // The last stamp that the other side sent: receivers check it (RFC 7323 §4).
+            let echo = ends.clock[1 - from].wrapping_add(ends.stamped[1 - from].get());
             options[stamps + 6..stamps + 10].copy_from_slice(&echo.to_be_bytes());
         }
         let tcp = Tcp::new(src, dst).seq(segment.seq).ack(segment.ack).flags(segment.flags).options(if syn {
