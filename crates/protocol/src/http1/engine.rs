@@ -273,6 +273,12 @@ impl Engine<'_> {
             self.hold(bytes, place);
             return bytes.len();
         }
+        // Only the request can tell what these bytes are (a body of HTTP/0.9, say), and it was received.
+        let untold = self.s.swapped.is_none() && !self.flow.midstream && dir == Direction::ToClient;
+        if untold && place.acked != UNKNOWN && self.must_hold(place) {
+            self.hold(bytes, place);
+            return bytes.len();
+        }
         let empty = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
         if empty > 0 {
             self.http.counters.bytes_framing_total += empty as u64;

@@ -132,13 +132,16 @@ impl FramingFields {
     }
 }
 
+/// Past 63 bits servers refuse or wrap around (RFC 9110 §8.6 asks them to take care): believing such a number would
+/// hide everything that follows.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0u64, |n, b| {
+    let value = digits.iter().try_fold(0u64, |n, b| {
         b.is_ascii_digit().then(|| n.checked_mul(10)?.checked_add(u64::from(b - b'0'))).flatten()
-    })
+    })?;
+    (value <= i64::MAX as u64).then_some(value)
 }
 
 fn trim_ows(mut text: &[u8]) -> &[u8] {
@@ -191,6 +194,13 @@ mod tests {
             (
                 "huge",
                 &[("Content-Length", "99999999999999999999")],
+                Body::None,
+                Body::Close,
+                &[A::ContentLengthInvalid],
+            ),
+            (
+                "past 63 bits",
+                &[("Content-Length", "18446744073709551615")],
                 Body::None,
                 Body::Close,
                 &[A::ContentLengthInvalid],

@@ -664,6 +664,17 @@ fn a_response_seen_before_its_request_waits_for_it() {
         data(DOWN, OK, 2 * down, 3 * up, 1005),
     ];
     assert_eq!(summaries(&twice), ["GET /a 200 0>2 whole"; 3]);
+    // Without a status line only the request tells that this is HTTP (zeek's ipv6-http-atomic-frag.pcap).
+    let mut old = vec![data(DOWN, "<html>", 0, 10, 1000), data(UP, "GET /old|", 0, 0, 1001)];
+    old.push(Event { dir: DOWN, what: What::End(EndReason::Fin), ..data(DOWN, "", 6, 10, 1002) });
+    assert_eq!(summaries(&old), ["GET /old - 0>6 whole http_09"]);
+    // A banner answers nothing; what is no HTTP after all is given up when the wait is over.
+    let banner = [data(DOWN, "220 mail|", 0, 0, 1000), data(UP, "EHLO x|", 0, 9, 1001)];
+    let alien = [data(DOWN, "\u{16}\u{3}", 0, 9, 1000), data(DOWN, "\u{3}", 2, 9, 1201)];
+    for events in [&banner, &alien] {
+        let outcome = run_with(&ProtocolConfig::default(), false, events);
+        assert_eq!((outcome.txs.len(), outcome.wants), (0, [false, false]));
+    }
     // Too late: the next chunk of any direction finds the wait over.
     let never = [data(DOWN, OK, 0, up, 1000), data(UP, GET, 0, 0, 1201)];
     let got = summaries(&never);
