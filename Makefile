@@ -32,9 +32,9 @@ build: setup ## build the release binaries
 	$(CARGO) build --release --locked -p offpath -p offpath-testkit
 
 .PHONY: run
-run: setup ## the main job: replay the shipped demo capture and print the report
+run: setup ## the main job: replay the shipped demo captures and print their reports
 	$(CARGO) build --release --locked -p offpath
-	$(OFFPATH) replay $(DEMO)
+	for capture in $(DEMO); do echo; echo "== $$capture"; $(OFFPATH) replay $$capture; done
 
 .PHONY: replay
 replay: setup ## replay one capture: make replay CAP=captures/…/input.pcap

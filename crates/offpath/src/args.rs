@@ -82,7 +82,7 @@ pub(crate) struct ReplayArgs {
     /// Workers that reassemble and parse; 1 does everything in one thread. The output is the same with any number.
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) workers: Option<u8>,
-    /// TLS key log (NSS format). Read and checked; decryption is not built in yet.
+    /// TLS key log (NSS format). Must be readable; decryption is not built in yet.
     #[arg(long, value_name = "FILE")]
     pub(crate) keylog: Option<PathBuf>,
     /// Send decisions to the configured webhooks (a replay sends nothing otherwise).

@@ -303,11 +303,13 @@ struct Housekeeping {
     noticed: Timestamp,
     written: Timestamp,
     lost_before: u64,
+    frames_before: u64,
+    lost_frames_before: u64,
 }
 
 impl Housekeeping {
     fn new(now: Timestamp) -> Self {
-        Self { noticed: now, written: now, lost_before: 0 }
+        Self { noticed: now, written: now, lost_before: 0, frames_before: 0, lost_frames_before: 0 }
     }
 
     fn run(
@@ -322,7 +324,12 @@ impl Housekeeping {
             judge.flush()?;
             let c = shared.ledger().capture;
             let queue = shared.dropped.load(Ordering::Relaxed);
-            let lost = c.kernel_dropped + c.interface_dropped + queue;
+            let lost_frames = c.kernel_dropped + c.interface_dropped;
+            let lost = lost_frames + queue;
+            let seen = c.frames_total.saturating_sub(self.frames_before);
+            let missed = lost_frames.saturating_sub(self.lost_frames_before);
+            judge.set_frames_seen(seen as f64 / (seen + missed).max(1) as f64, seen + missed);
+            (self.frames_before, self.lost_frames_before) = (c.frames_total, lost_frames);
             if lost > self.lost_before {
                 tracing::warn!(
                     kernel = c.kernel_dropped,
@@ -340,7 +347,7 @@ impl Housekeeping {
             self.written = now;
             let mut ledger = shared.ledger();
             judge.fill(&mut ledger);
-            stats.write(&ledger, judge)?;
+            stats.write(&ledger, judge, true)?;
         }
         Ok(())
     }

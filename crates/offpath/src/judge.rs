@@ -116,6 +116,13 @@ impl Judge {
         Ok(())
     }
 
+    /// Says which share of `frames` on the wire reached us lately; live capture only.
+    pub(crate) fn set_frames_seen(&mut self, share: f64, frames: u64) {
+        if frames > 0 {
+            self.observed.frames_seen = share.clamp(0.0, 1.0);
+        }
+    }
+
     /// Counts transactions that a full queue kept from scoring.
     pub(crate) fn count_dropped(&mut self, transactions: u64) {
         self.counters.transactions_total += transactions;
@@ -203,25 +210,29 @@ pub(crate) fn wall_now() -> Timestamp {
     Timestamp::from_parts(since.as_secs(), u64::from(since.subsec_nanos()))
 }
 
-/// Share of the recent traffic that was seen whole: a moving average over about 1000 transactions.
+/// Share of the recent traffic that was seen: of the frames that reached the capture, times of the transactions that
+/// are whole (a moving average over about 1000).
 #[derive(Debug)]
-struct Observability(f64);
+struct Observability {
+    whole: f64,
+    frames_seen: f64,
+}
 
 impl Default for Observability {
     fn default() -> Self {
-        Self(1.0)
+        Self { whole: 1.0, frames_seen: 1.0 }
     }
 }
 
 impl Observability {
     fn observe(&mut self, tx: &Transaction) {
         let whole = f64::from(u8::from(tx.complete));
-        self.0 += (whole - self.0) / 1000.0;
+        self.whole += (whole - self.whole) / 1000.0;
     }
 
     /// Returns the share, 0..=1, in steps of 0.001.
     fn share(&self) -> f64 {
-        (self.0 * 1000.0).round() / 1000.0
+        (self.whole * self.frames_seen * 1000.0).round() / 1000.0
     }
 }
 

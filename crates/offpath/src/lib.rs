@@ -93,7 +93,7 @@ fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let config = load_config(args.output.config.as_deref())?;
     if let Some(keylog) = &args.keylog {
-        std::fs::metadata(keylog)
+        std::fs::File::open(keylog)
             .with_context(|| format!("cannot read the key log {}", keylog.display()))
             .map_err(Failure::input)?;
     }
@@ -135,7 +135,7 @@ fn finish(
     }
     judge.fill(&mut ledger);
     if let Some(stats) = stats {
-        stats.write(&ledger, judge)?;
+        stats.write(&ledger, judge, false)?;
     }
     if !output.quiet {
         let mut text = judge.findings.render(&ledger, &judge.scorer().summary(), problems);
@@ -147,8 +147,7 @@ fn finish(
             .all(|p| p.as_deref() != Some("-".as_ref()));
         // The report gives way to records on standard output.
         if to_stdout {
-            use std::io::Write;
-            std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::ours(e.into()))?;
+            print(&text)?;
         } else {
             eprint!("{text}");
         }
@@ -173,13 +172,18 @@ fn balanced(ledger: &Ledger) -> Result<(), Failure> {
     )))
 }
 
+/// Writes to standard output; a reader that has gone is no panic.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::ours(e.into()))
+}
+
 fn check(args: &CheckArgs) -> Result<(), Failure> {
     let config = load_config(Some(&args.file))?;
     if args.print {
         let text = toml::to_string_pretty(&config).map_err(|e| Failure::ours(e.into()))?;
-        print!("{text}");
+        print(&text)
     } else {
-        println!("{}: good", args.file.display());
+        print(&format!("{}: good\n", args.file.display()))
     }
-    Ok(())
 }

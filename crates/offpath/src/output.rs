@@ -27,10 +27,16 @@ impl StatsFile {
             .map_err(Failure::usage)
     }
 
-    /// Writes the stats as they are now.
-    pub(crate) fn write(&mut self, ledger: &Ledger, judge: &mut Judge) -> Result<(), Failure> {
-        let mut text =
-            serde_json::to_string_pretty(&stats(ledger, judge)).map_err(|e| Failure::ours(e.into()))?;
+    /// Writes the stats as they are now. While `running`, threads are counted at different times and hold what is not
+    /// finished, so nothing is said of balance.
+    pub(crate) fn write(&mut self, ledger: &Ledger, judge: &mut Judge, running: bool) -> Result<(), Failure> {
+        let mut value = stats(ledger, judge);
+        if running && let Some(members) = value.as_object_mut() {
+            members.remove("balance");
+            members.remove("balanced");
+            members.insert("running".into(), Value::Bool(true));
+        }
+        let mut text = serde_json::to_string_pretty(&value).map_err(|e| Failure::ours(e.into()))?;
         text.push('\n');
         let written = match &mut self.0 {
             None => io::stdout().write_all(text.as_bytes()),

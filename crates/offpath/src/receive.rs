@@ -1,5 +1,6 @@
 //! `offpath receive`: the daemon beside the WAF, and its client.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -108,9 +109,10 @@ fn list(listen: &str, section: &ReceiveSection) -> Result<(), Failure> {
     let token = admin_token(section).map_err(Failure::usage)?;
     let blocks =
         receiver::list(listen, token.as_deref().map(String::as_str)).map_err(|e| Failure::ours(e.into()))?;
+    let mut out = std::io::stdout().lock();
     for block in blocks {
         let line = serde_json::to_string(&block).map_err(|e| Failure::ours(e.into()))?;
-        println!("{line}");
+        writeln!(out, "{line}").map_err(|e| Failure::ours(e.into()))?;
     }
     Ok(())
 }

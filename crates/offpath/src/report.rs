@@ -104,13 +104,16 @@ impl Findings {
         self.decisions.push(DecisionLine {
             time: decision.time,
             text: format!(
-                "{} {} for {} s, confidence {}, policy {}, {} transactions as evidence",
+                "{} {} for {} s, confidence {}, policy {}, evidence: {}",
                 decision.action.name(),
                 matches.join(" "),
                 decision.ttl_secs,
                 decision.confidence,
                 decision.policy,
-                decision.transactions.len()
+                match decision.transactions.len() {
+                    1 => "1 transaction".to_owned(),
+                    n => format!("{n} transactions"),
+                }
             ),
             reasons: reasons.join("; "),
         });

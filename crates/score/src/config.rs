@@ -141,7 +141,7 @@ impl Default for ScoreConfig {
             distinct_window_secs: 1800,
             prior: 0.005,
             failure_ratio_prior: 0.09,
-            failure_ratio_prior_weight: 20.0,
+            failure_ratio_prior_weight: 40.0,
             cell_error_rate: 1e-5,
             risk_confidence: 75,
             risk_failures: 12,

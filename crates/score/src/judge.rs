@@ -55,7 +55,11 @@ pub(crate) fn client(ev: &mut Evidence, kind: EntityKind, login: &LoginState, w:
     let people = (1.5 * baseline).clamp(0.12, 0.5);
     let llr = users * (ATTACK_RATIO / people).ln() + successes * ((1.0 - ATTACK_RATIO) / (1.0 - people)).ln();
     let ratio = |bad: f64| bad / (bad + successes + 2.0);
-    let gate = |bad: f64| ramp(ratio(bad), 2.0 * people, 2.0 * people + 0.35);
+    // How far the client's ratio lies above that of people, of what lies above it at all. Where nearly half of
+    // everybody's attempts fail (an outage, a changed form), failing says nothing of a client any more.
+    let telling = ramp(0.5 - baseline, 0.02, 0.12);
+    let low = 2.0 * people / (1.0 + people);
+    let gate = |bad: f64| telling * ramp(ratio(bad), low, low + 0.4 * (1.0 - low));
     let width = if wide { 2.0 } else { 1.0 };
 
     ev.set(

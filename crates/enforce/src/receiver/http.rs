@@ -157,8 +157,8 @@ async fn handle(desk: Arc<Desk>, headers: HeaderMap, body: Bytes) -> Response {
         }
     }
     match message {
-        Message::Other(line) => {
-            let told = desk.site.outputs.tell(&line, false).await;
+        Message::Other(line, rehearsal) => {
+            let told = desk.site.outputs.tell(&line, rehearsal).await;
             desk.finish(id, Change::Nothing, told, Done::PassedOn).await
         }
         Message::Decision { record, action, subject } => desk.decide(id, *record, action, subject).await,

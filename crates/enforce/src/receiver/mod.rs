@@ -439,8 +439,8 @@ enum Message {
         action: Action,
         subject: Subject,
     },
-    /// Another of our types: its `data` as it came.
-    Other(String),
+    /// Anything else that was signed: the line, and whether it is a rehearsal.
+    Other(String, bool),
 }
 
 /// Whom a decision is about.
@@ -464,7 +464,8 @@ fn interpret(body: &[u8]) -> Result<Message, &'static str> {
         serde_json::from_slice(body).map_err(|_| "the body is no webhook with `type` and `data`")?;
     if envelope.r#type != "offpath.decision.v1" {
         // Printed again: one line, whatever white space the sender put in.
-        return Ok(Message::Other(envelope.data.to_string()));
+        let rehearsal = envelope.data.get("dry_run").and_then(serde_json::Value::as_bool).unwrap_or(false);
+        return Ok(Message::Other(envelope.data.to_string(), rehearsal));
     }
     let record: DecisionRecord =
         serde_json::from_value(envelope.data).map_err(|_| "`data` is no decision")?;

@@ -4,7 +4,7 @@ use offpath_enforce::{BlastRadius, PlannerConfig};
 use offpath_packet::DecoderLimits;
 use offpath_protocol::facts::FactsConfig;
 use offpath_protocol::{ProtocolConfig, ProtocolLimits};
-use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConfig, Scorer};
+use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConfig, Scorer, Signal};
 use offpath_stream::StreamLimits;
 use offpath_types::{BodyHint, IdentityKey};
 
