@@ -44,7 +44,7 @@ use hash::StableHash;
 use names::FieldNames;
 use secret::SecretBuf;
 use session::{BestCookie, Credentials, SESSION_BYTES_MAX, credentials};
-use stack::{Habits, Print};
+use stack::{Claims, Habits, Print};
 use target::Param;
 
 offpath_types::counters! {
@@ -120,6 +120,7 @@ pub struct Facts {
     endpoint: Vec<u8>,
     #[expect(clippy::vec_box, reason = "taps are handed out boxed: a pending one costs its owner one word")]
     spare_taps: Vec<Box<BodyTap>>,
+    claims: Claims,
     counters: FactsCounters,
 }
 
@@ -186,6 +187,7 @@ impl Facts {
             path: Vec::new(),
             endpoint: Vec::new(),
             spare_taps: Vec::new(),
+            claims: Claims::new(),
             counters: FactsCounters::default(),
         }
     }
@@ -205,7 +207,7 @@ impl Facts {
         self.request_texts(head, &parts, &seen, tx);
         self.identities(&seen, tx);
 
-        let claim = stack::claim(seen.habits.user_agent);
+        let claim = self.claims.of(seen.habits.user_agent);
         seen.habits.special |= head.method == b"OPTIONS";
         tx.stack_claimed = claim.class;
         tx.stack_contradicted = stack::contradicts(claim, &seen.habits);

@@ -101,8 +101,7 @@ impl FieldNames {
         if reduced.is_empty() {
             return None;
         }
-        let bit = last_two(reduced);
-        if self.filter[usize::from(bit >> 6)] & (1 << (bit & 63)) == 0 {
+        if !holds(&self.filter, last_two(reduced)) {
             return None;
         }
         let exact = self.names.iter().position(|n| **n == *reduced);
@@ -115,12 +114,29 @@ impl FieldNames {
     }
 }
 
-fn last_two(name: &[u8]) -> u8 {
+const fn last_two(name: &[u8]) -> u8 {
     match name {
-        [.., a, b] => a.wrapping_mul(31) ^ b,
+        [.., a, b] => a.wrapping_mul(31) ^ *b,
         [b] => *b,
         [] => 0,
     }
+}
+
+fn holds(filter: &[u64; 4], bit: u8) -> bool {
+    filter[usize::from(bit >> 6)] & (1 << (bit & 63)) != 0
+}
+
+/// Tells whether [`FieldNames::rank`] of either list or [`secrecy`] may have something to say of an encoded
+/// `name`. Cheap, from its last two letters; most parameters end here. True is a "maybe".
+pub(super) fn may_matter(name: &[u8], users: &FieldNames, passwords: &FieldNames) -> bool {
+    let [.., a, b] = name else { return true };
+    // The reduced name ends in the same two letters, unless they belong to a percent-encoding.
+    let encoded = name.iter().rev().skip(2).take(2).any(|c| *c == b'%');
+    if encoded || !a.is_ascii_alphanumeric() || !b.is_ascii_alphanumeric() {
+        return true;
+    }
+    let bit = last_two(&[a.to_ascii_lowercase(), b.to_ascii_lowercase()]);
+    holds(&users.filter, bit) || holds(&passwords.filter, bit) || holds(&SECRET_FILTER, bit)
 }
 
 fn usual_prefix(text: &[u8]) -> bool {
@@ -174,6 +190,40 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"ssn",
     b"totp",
 ];
+
+/// Endings of names that [`secrecy`] looks for.
+const SECRET_ENDINGS: &[&[u8]] = &[
+    b"token",
+    b"secret",
+    b"password",
+    b"apikey",
+    b"accesskey",
+    b"privatekey",
+    b"secretkey",
+    b"sid",
+    b"session",
+    b"sessid",
+    b"sessionid",
+    b"sessionkey",
+];
+
+/// Bit `last_two(name)` of every name that [`secrecy`] does not call open.
+const SECRET_FILTER: [u64; 4] = {
+    let mut filter = [0u64; 4];
+    let mut list = SECRET_NAMES;
+    let mut lists_left = 2;
+    while lists_left > 0 {
+        let mut at = 0;
+        while at < list.len() {
+            let bit = last_two(list[at]);
+            filter[(bit >> 6) as usize] |= 1 << (bit & 63);
+            at += 1;
+        }
+        list = SECRET_ENDINGS;
+        lists_left -= 1;
+    }
+    filter
+};
 
 /// Beginnings of names that end in `token` and only say where a list goes on.
 const PAGE_TOKENS: &[&[u8]] =
@@ -280,6 +330,25 @@ mod tests {
     #[test]
     fn tables_are_sorted() {
         assert!(SECRET_NAMES.is_sorted());
+    }
+
+    #[test]
+    fn the_filter_passes_every_name_that_matters() {
+        let (users, passwords) = (list(&["user", "e-mail"]), list(&["password", "pwd", "пароль"]));
+        let known = SECRET_NAMES.iter().chain(SECRET_ENDINGS).map(|n| n.to_vec());
+        let spelled =
+            ["User", "user[e_mail]", "pass%77ord", "passwor%64", "passwo%72d", "pwd[]", "p-w-d", "x.pwd"];
+        let spelled = spelled.iter().map(|n| n.as_bytes().to_vec());
+        for name in known.chain(spelled) {
+            for name in [name.clone(), name.to_ascii_uppercase(), [b"my_", &*name].concat()] {
+                let reduced = Reduced::new(&name, true);
+                let matters = users.rank(reduced.bytes()).is_some()
+                    || passwords.rank(reduced.bytes()).is_some()
+                    || secrecy(reduced.bytes()) != Secrecy::Open;
+                assert!(!matters || may_matter(&name, &users, &passwords), "{}", name.escape_ascii());
+            }
+        }
+        assert!(!may_matter(b"page", &users, &passwords));
     }
 
     #[test]

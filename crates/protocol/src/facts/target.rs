@@ -112,7 +112,7 @@ pub(super) fn redact<'a>(
     let mut at = 0;
     if let Some(scheme) = scheme_len(text).or(text.starts_with(b"//").then_some(0)) {
         let start = scheme + 2;
-        let end = text[start..].iter().position(|c| b"/?#".contains(c)).map_or(text.len(), |e| start + e);
+        let end = memchr::memchr3(b'/', b'?', b'#', &text[start..]).map_or(text.len(), |e| start + e);
         at = end;
         match memchr::memrchr(b'@', &text[start..end]) {
             Some(userinfo) => {
@@ -123,7 +123,9 @@ pub(super) fn redact<'a>(
             None => out.extend_from_slice(&text[..end]),
         }
     }
-    let with_password = has_password(&text[at..], passwords);
+    let after_authority = &text[at..];
+    // Looked for once, and only where a user name was met.
+    let mut with_password = None;
     let mut in_query = false;
     // Where the value under way ends in a query: found once, though several parameters may begin before it.
     let mut query_value_end = 0;
@@ -134,13 +136,21 @@ pub(super) fn redact<'a>(
         in_query |= matches!(c, b'?' | b'#');
         if !(matches!(c, b'?' | b'#' | b';') || (in_query && c == b'&')) {
             // Nothing begins here: copy up to where something may.
-            let ends: &[u8] = if in_query { b"?#;&" } else { b"?#;" };
-            let run = text[at..].iter().position(|c| ends.contains(c)).unwrap_or(text.len() - at);
-            out.extend_from_slice(&text[at..at + run]);
+            let rest = &text[at..];
+            let next = if in_query {
+                rest.iter().position(|c| matches!(c, b'?' | b'#' | b';' | b'&'))
+            } else {
+                memchr::memchr3(b'?', b'#', b';', rest)
+            };
+            let run = next.unwrap_or(rest.len());
+            out.extend_from_slice(&rest[..run]);
             at += run;
             continue;
         }
         let Some(name) = name_at(&text[at..]) else { continue };
+        if !names::may_matter(name, users, passwords) {
+            continue;
+        }
         let value_start = at + name.len() + 1;
         if in_query && query_value_end < value_start {
             query_value_end =
@@ -161,7 +171,7 @@ pub(super) fn redact<'a>(
         };
         let secret = match param {
             Some(Param::Password(_)) => true,
-            Some(_) => with_password,
+            Some(_) => *with_password.get_or_insert_with(|| has_password(after_authority, passwords)),
             None => match names::secrecy(reduced.bytes()) {
                 Secrecy::Open => false,
                 Secrecy::Secret => true,
@@ -192,7 +202,8 @@ pub(super) fn redact<'a>(
 fn name_at(text: &[u8]) -> Option<&[u8]> {
     /// Longest parameter name that is looked at, so that text without `=` stays linear.
     const NAME_BYTES_MAX: usize = 128;
-    let end = text.iter().take(NAME_BYTES_MAX).position(|c| b"=&;#?/".contains(c))?;
+    let is_end = |c: &u8| matches!(c, b'=' | b'&' | b';' | b'#' | b'?' | b'/');
+    let end = text.iter().take(NAME_BYTES_MAX).position(is_end)?;
     (text[end] == b'=').then_some(&text[..end])
 }
 
