@@ -3,7 +3,7 @@
 use offpath_types::{EntityKind, Timestamp};
 
 use crate::distinct::Distinct;
-use crate::math::exp_neg;
+use crate::math::exp_neg_each;
 
 /// Horizons of decayed counts, in seconds, with the suffix that conditions use.
 pub(crate) const HORIZONS: [(f32, &str); 4] = [(10.0, "10s"), (60.0, "1m"), (600.0, "10m"), (3600.0, "1h")];
@@ -24,7 +24,7 @@ pub(crate) type Counts = [f32; 4];
 /// Returns the factors by which counts fade in `nanos`.
 pub(crate) fn fade(nanos: u64) -> Counts {
     let secs = nanos as f32 * 1e-9;
-    HORIZONS.map(|(horizon, _)| exp_neg(secs / horizon))
+    exp_neg_each(HORIZONS.map(|(horizon, _)| secs / horizon))
 }
 
 pub(crate) fn scale(counts: &mut Counts, by: &Counts) {

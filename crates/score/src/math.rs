@@ -5,17 +5,27 @@
 /// 2^-n by exponent bits, the rest by a polynomial (Taylor of 2^-f on 0..1, degree 7): about 2 ns, and
 /// independent of the platform's libm, which decides bits of the results.
 pub(crate) fn exp_neg(x: f32) -> f32 {
-    if x >= 60.0 {
-        return 0.0;
+    let [result] = exp_neg_each([x]);
+    result
+}
+
+/// Returns [`exp_neg`] of each: the same operations on all lanes and no branch, so that four take as long as one.
+#[inline]
+pub(crate) fn exp_neg_each<const N: usize>(x: [f32; N]) -> [f32; N] {
+    let mut out = [0.0; N];
+    for (out, x) in out.iter_mut().zip(x) {
+        let y = x.min(60.0) * std::f32::consts::LOG2_E;
+        let n = y as i32; // 0..=86
+        let f = (y - n as f32) * std::f32::consts::LN_2;
+        let p = 1.0
+            - f * (1.0
+                - f * (1.0 / 2.0
+                    - f * (1.0 / 6.0
+                        - f * (1.0 / 24.0 - f * (1.0 / 120.0 - f * (1.0 / 720.0 - f / 5040.0))))));
+        let scaled = p * f32::from_bits(((127 - n) << 23) as u32);
+        *out = if x >= 60.0 { 0.0 } else { scaled };
     }
-    let y = x * std::f32::consts::LOG2_E;
-    let n = y as u32; // 0..=86
-    let f = (y - n as f32) * std::f32::consts::LN_2;
-    let p = 1.0
-        - f * (1.0
-            - f * (1.0 / 2.0
-                - f * (1.0 / 6.0 - f * (1.0 / 24.0 - f * (1.0 / 120.0 - f * (1.0 / 720.0 - f / 5040.0))))));
-    p * f32::from_bits((127 - n) << 23)
+    out
 }
 
 /// Returns how far `x` is from `low` (0) to `high` (1), clamped.
