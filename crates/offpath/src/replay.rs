@@ -13,7 +13,7 @@ use offpath_capture::{CaptureCounters, FileOptions, FileSource, PacketSource, Po
 use offpath_packet::{DecodeCounters, Decoder, Outcome, SeqNum, TcpFlags, TcpSegment};
 use offpath_types::{FlowKey, Side, Timestamp};
 
-use crate::args::ReplayArgs;
+use crate::args::{Format, ReplayArgs};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::judge::Judge;
@@ -34,6 +34,7 @@ const BATCH_BYTES: usize = 1 << 20;
 const QUEUE_BATCHES: usize = 8;
 
 /// What a finished replay found.
+#[derive(Default)]
 pub(crate) struct Replayed {
     /// Every counter.
     pub(crate) ledger: Ledger,
@@ -47,30 +48,29 @@ pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Resu
         FileSource::open(&args.files, FileOptions::default()).map_err(|e| Failure::input(e.into()))?;
     let workers = args.workers.map_or(config.capture.workers, usize::from).clamp(1, SHARDS);
     let progress = Progress::start(!args.output.quiet);
-    let mut ledger = Ledger::default();
-    let mut problems = Vec::new();
+    let mut done = Replayed::default();
+    let format = args.output.format;
     if workers == 1 {
-        run_inline(args, config, judge, &mut source, &progress, &mut ledger, &mut problems)?;
+        run_inline(format, config, judge, &mut source, &progress, &mut done)?;
     } else {
-        run_threads(workers, args, config, judge, &mut source, &progress, &mut ledger, &mut problems)?;
+        run_threads(workers, format, config, judge, &mut source, &progress, &mut done)?;
     }
     progress.finish();
-    problems.extend(source.problems().iter().map(ToString::to_string));
-    Ok(Replayed { ledger, problems })
+    done.problems.extend(source.problems().iter().map(ToString::to_string));
+    Ok(done)
 }
 
 fn run_inline(
-    args: &ReplayArgs,
+    format: Format,
     config: &Config,
     judge: &mut Judge,
     source: &mut FileSource,
     progress: &Progress,
-    ledger: &mut Ledger,
-    problems: &mut Vec<String>,
+    replayed: &mut Replayed,
 ) -> Result<(), Failure> {
     let mut decoder = Decoder::new(config.decoder_limits());
     let mut worker = config.worker(0, 1, judge.key());
-    let mut writer = judge.records_wanted().then(|| RecordWriter::new(args.output.format));
+    let mut writer = judge.records_wanted().then(|| RecordWriter::new(format));
     let mut merge = Merge::new(1);
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
     let mut finished = Vec::new();
@@ -87,7 +87,7 @@ fn run_inline(
             Ok(Polled::End) => break,
             Err(e) => {
                 // What could be read is still processed and counted.
-                problems.push(e.to_string());
+                replayed.problems.push(e.to_string());
                 break;
             }
         }
@@ -104,8 +104,8 @@ fn run_inline(
     merge.push(0, Batch::new(finished, Timestamp::MAX, writer.as_mut()));
     judge.take(&mut merge, Timestamp::MAX)?;
     judge.end_of_capture(now)?;
-    ledger.add_source(source.counters(), *decoder.counters());
-    ledger.add_worker(&worker);
+    replayed.ledger.add_source(source.counters(), *decoder.counters());
+    replayed.ledger.add_worker(&worker);
     Ok(())
 }
 
@@ -188,13 +188,12 @@ struct ReaderDone {
 
 fn run_threads(
     workers: usize,
-    args: &ReplayArgs,
+    format: Format,
     config: &Config,
     judge: &mut Judge,
     source: &mut FileSource,
     progress: &Progress,
-    ledger: &mut Ledger,
-    problems: &mut Vec<String>,
+    replayed: &mut Replayed,
 ) -> Result<(), Failure> {
     let records = judge.records_wanted();
     let key = judge.key().clone();
@@ -208,7 +207,6 @@ fn run_threads(
             let (feed_tx, feed_rx) = bounded::<SegmentBatch>(QUEUE_BATCHES);
             feeds.push(feed_tx);
             let (done, spare, key) = (done_tx.clone(), spare_tx.clone(), key.clone());
-            let format = args.output.format;
             joins.push(
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
@@ -246,18 +244,18 @@ fn run_threads(
         }
         for join in joins {
             match join.join() {
-                Ok(worker) => ledger.add_worker(&worker),
+                Ok(worker) => replayed.ledger.add_worker(&worker),
                 Err(_) => {
                     failure = failure.or(Some(Failure::ours(anyhow::anyhow!("a worker thread panicked"))))
                 }
             }
         }
         let done = reader.join().map_err(|_| Failure::ours(anyhow::anyhow!("the reader thread panicked")))?;
-        ledger.add_source(done.capture, done.decode);
+        replayed.ledger.add_source(done.capture, done.decode);
         if let Some(failure) = failure {
             return Err(failure);
         }
-        problems.extend(done.error);
+        replayed.problems.extend(done.error);
         judge.end_of_capture(done.last)
     })
 }

