@@ -50,6 +50,20 @@ impl Batch {
     }
 }
 
+/// Moves what was emitted before `until` from `from` to `out`.
+///
+/// What was emitted at `until` itself waits for the next batch, where whatever else is emitted at that time can still
+/// come before it: within a lane, batches are handed out one after the other.
+pub(crate) fn take_before(until: Timestamp, from: &mut Vec<Transaction>, out: &mut Vec<Transaction>) {
+    let later: Vec<_> = from.extract_if(.., |tx| tx.emitted >= until).collect();
+    if out.is_empty() {
+        std::mem::swap(from, out);
+    } else {
+        out.append(from);
+    }
+    from.extend(later);
+}
+
 /// Sorts by [`Transaction::order`]. A worker's list comes nearly sorted by time, and comparing whole orders is dear:
 /// times are compared first, and only what was emitted at the same time is looked at closer.
 fn sort(transactions: &mut [Transaction]) {
@@ -185,6 +199,26 @@ mod tests {
             }
             assert_eq!(got, want, "{lanes} lanes");
             assert_eq!(merge.late_total, 0);
+        }
+    }
+
+    #[test]
+    fn a_batch_may_end_between_two_of_the_same_time() {
+        // In the order of the wire; the flow that comes last sorts first.
+        let all = [tx(5, 3, 0), tx(7, 2, 0), tx(7, 1, 0), tx(9, 1, 1)];
+        for cut in 0..=all.len() {
+            let (mut merge, mut got, mut finished) = (Merge::new(1), Vec::new(), Vec::new());
+            for part in [&all[..cut], &all[cut..]] {
+                finished.extend(part.iter().cloned());
+                let until = part.last().map_or(Timestamp::ZERO, |tx| tx.emitted);
+                let mut batch = Vec::new();
+                take_before(until, &mut finished, &mut batch);
+                merge.push(0, Batch::new(batch, until, None));
+                got.extend(drained(&mut merge, until.as_nanos()));
+            }
+            merge.push(0, Batch::new(finished, Timestamp::MAX, None));
+            got.extend(drained(&mut merge, u64::MAX));
+            assert_eq!(got, [(5, 3), (7, 1), (7, 2), (9, 1)], "cut at {cut}");
         }
     }
 

@@ -7,6 +7,8 @@ use offpath_protocol::{Http, ProtocolConfig, ProtocolCounters, Session};
 use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
 use offpath_types::{Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction, counters};
 
+use crate::merge::take_before;
+
 /// Flow tables that flows are spread over by hash, whatever the number of workers.
 ///
 /// Limits are per shard and a shard is never split, so that what a limit does (which flow is evicted, say) does not
@@ -88,17 +90,18 @@ impl Worker {
         }
     }
 
-    /// Expires what ended before `now`, and moves every transaction that was finished into `out`.
+    /// Expires what ended before `now`, and moves every transaction that was finished before `now` into `out`.
     pub(crate) fn collect(&mut self, now: Timestamp, out: &mut Vec<Transaction>) {
         for shard in &mut self.shards {
             shard.table.advance(now, &mut shard.sink);
             self.finished.append(&mut shard.sink.out);
         }
-        out.append(&mut self.finished);
+        take_before(now, &mut self.finished, out);
     }
 
     /// Ends every flow.
     pub(crate) fn finish(&mut self, out: &mut Vec<Transaction>) {
+        out.append(&mut self.finished);
         for shard in &mut self.shards {
             shard.table.finish(&mut shard.sink);
             out.append(&mut shard.sink.out);
@@ -119,7 +122,7 @@ impl Worker {
 
     /// Flows open now.
     pub(crate) fn flows_open(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.table.flows_open() as u64).sum()
+        self.shards.iter().map(|shard| shard.table.flows_open()).sum()
     }
 }
 
