@@ -104,6 +104,8 @@ pub(crate) struct Neighbours {
     known: Vec<u32>,
     /// Clients that misbehaved, and when.
     suspects: Vec<(u32, u16)>,
+    /// Epoch of the last of them: on quiet days none needs to be looked up.
+    last_suspect: Option<u16>,
     epoch: u16,
     epoch_ends: u64,
     epoch_nanos: u64,
@@ -124,6 +126,7 @@ impl Neighbours {
             met: vec![0; FILTER],
             known: vec![0; FILTER],
             suspects: vec![(0, 0); FILTER],
+            last_suspect: None,
             epoch: 0,
             epoch_ends: 0,
             epoch_nanos,
@@ -142,6 +145,7 @@ impl Neighbours {
         if verdict.confidence >= self.config.suspect_from {
             let client = tag(self.client(tx));
             self.suspects[client as usize % FILTER] = (client, self.epoch);
+            self.last_suspect = Some(self.epoch);
         } else if verdict.confidence < self.config.well_behaved_below
             && !matches!(verdict.login, Some(LoginOutcome::Failure | LoginOutcome::Unknown))
         {
@@ -273,6 +277,9 @@ impl Neighbours {
     }
 
     fn suspect(&self, client: u32) -> bool {
+        if self.last_suspect.is_none_or(|epoch| self.age(epoch) > EPOCHS) {
+            return false;
+        }
         let (suspect, since) = self.suspects[client as usize % FILTER];
         suspect == client && self.age(since) <= EPOCHS
     }
