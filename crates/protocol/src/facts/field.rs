@@ -35,8 +35,8 @@ pub(super) enum Field {
 impl Field {
     /// Classifies a name in any case.
     ///
-    /// A name of up to 16 bytes is two words in lower case, and known by comparing those: this runs for every
-    /// header line of the capture.
+    /// A name of up to 16 bytes is two words in lower case, and known by comparing those; of a longer one they say
+    /// whether to look at what is between. This runs for every header line of the capture.
     pub(super) fn of(name: &[u8]) -> Self {
         let Some((head, tail)) = ends(name) else {
             return Self::of_odd(name);
@@ -44,6 +44,11 @@ impl Field {
         macro_rules! is {
             ($known:literal) => {
                 (head, tail) == const { lower_ends($known) }
+            };
+        }
+        macro_rules! is_long {
+            ($known:literal) => {
+                is!($known) && same_middle(name, $known)
             };
         }
         match name.len() {
@@ -81,21 +86,17 @@ impl Field {
             15 if is!(b"x-forwarded-for") => Self::XForwardedFor,
             15 if is!(b"idempotency-key") => Self::Volatile,
             16 if is!(b"content-encoding") => Self::ContentEncoding,
+            17 if is_long!(b"x-forwarded-proto") => Self::XForwardedProto,
+            17 if is_long!(b"if-modified-since") || is_long!(b"transfer-encoding") => Self::Volatile,
+            19 if is_long!(b"if-unmodified-since") || is_long!(b"proxy-authorization") => Self::Volatile,
+            25 if is_long!(b"upgrade-insecure-requests") => Self::Volatile,
             _ => Self::by_prefix(name),
         }
     }
 
-    /// Classifies a name that is shorter than 4 bytes, longer than 16, or holds a control character.
+    /// Classifies a name that is shorter than 4 bytes or has a control character at an end.
     fn of_odd(name: &[u8]) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        match name.len() {
-            3 if is("via") => Self::Proxy,
-            17 if is("x-forwarded-proto") => Self::XForwardedProto,
-            17 if is("if-modified-since") || is("transfer-encoding") => Self::Volatile,
-            19 if is("if-unmodified-since") || is("proxy-authorization") => Self::Volatile,
-            25 if is("upgrade-insecure-requests") => Self::Volatile,
-            _ => Self::by_prefix(name),
-        }
+        if name.eq_ignore_ascii_case(b"via") { Self::Proxy } else { Self::by_prefix(name) }
     }
 
     fn by_prefix(name: &[u8]) -> Self {
@@ -125,15 +126,15 @@ impl Field {
 /// Bit 5 of every byte: what tells a lower-case letter from its capital.
 const CASE: u64 = 0x2020_2020_2020_2020;
 
-/// Returns the first and the last 8 bytes of a name of 8 to 16 bytes in lower case (4 and 4 of a shorter one);
-/// `None` for other lengths and where setting bit 5 would make something else of a control character.
+/// Returns the first and the last 8 bytes of a name in lower case (4 and 4 where it is shorter than 8); `None` where it
+/// is shorter than 4 and where setting bit 5 would make something else of a control character.
 ///
-/// Capital letters aside, setting bit 5 changes `@ [ \ ] ^ _` and DEL's neighbours only, into bytes that no known
+/// Capital letters and control characters aside, setting bit 5 changes only `@ [ \ ] ^ _`, into bytes that no known
 /// name has.
 #[inline]
 fn ends(name: &[u8]) -> Option<(u64, u64)> {
     let (head, tail) = match name.len() {
-        8..=16 => (u64::from_le_bytes(*name.first_chunk()?), u64::from_le_bytes(*name.last_chunk()?)),
+        8.. => (u64::from_le_bytes(*name.first_chunk()?), u64::from_le_bytes(*name.last_chunk()?)),
         4..=7 => {
             // The upper half is filled with a byte that stays as it is.
             let widen = |half: &[u8; 4]| u64::from(u32::from_le_bytes(*half)) | 0x6060_6060 << 32;
@@ -144,6 +145,12 @@ fn ends(name: &[u8]) -> Option<(u64, u64)> {
     // Not a control character: bit 5 or bit 6 is set.
     let printable = |word: u64| (word | word >> 1) & CASE == CASE;
     (printable(head) && printable(tail)).then_some((head | CASE, tail | CASE))
+}
+
+/// Compares what lies between the first and the last 8 bytes, without case.
+fn same_middle(name: &[u8], known: &[u8]) -> bool {
+    let end = name.len().min(known.len()).saturating_sub(8).max(8);
+    matches!((name.get(8..end), known.get(8..end)), (Some(a), Some(b)) if a.eq_ignore_ascii_case(b))
 }
 
 /// The same of a known name, which is in lower case and has the same length.
@@ -187,6 +194,9 @@ mod tests {
             ("Transfer-Encoding", Field::Volatile),
             ("If-Unmodified-Since", Field::Volatile),
             ("Upgrade-Insecure-Requests", Field::Volatile),
+            ("Upgrade-Insecurity-Requests", Field::Other),
+            ("X-Forwarded-PROTO", Field::XForwardedProto),
+            ("If-Modified.Since", Field::Other),
             ("Sec-CH-UA-Mobile", Field::Volatile),
             // Bit 5 alone does not make a letter or a dash.
             ("user\ragent", Field::Other),
