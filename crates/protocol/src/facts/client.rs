@@ -120,6 +120,25 @@ pub(super) fn walk_forwarded<'a>(
     Walk { client, invalid: false }
 }
 
+/// Joins what X-Forwarded-For and Forwarded of one head say, from the trusted peer `from`.
+///
+/// A proxy writes one of them and may pass on what the client sent in the other. Which one it writes does not show: where
+/// they name different clients, neither is believed. One that names nobody (`Forwarded: proto=https`) denies nothing.
+pub(super) fn agreed(from: Host, x_forwarded_for: Walk, forwarded: Walk) -> Walk {
+    if x_forwarded_for == forwarded {
+        return forwarded;
+    }
+    let silent = Walk { client: from, invalid: false };
+    if forwarded == silent {
+        x_forwarded_for
+    } else if x_forwarded_for == silent {
+        forwarded
+    } else {
+        let same = x_forwarded_for.client == forwarded.client;
+        Walk { client: if same { forwarded.client } else { from }, invalid: true }
+    }
+}
+
 /// Parses an address as proxies write it: with or without port, brackets, quotes or zone.
 pub(super) fn parse_address(text: &[u8]) -> Option<Host> {
     let text = text.trim_ascii();

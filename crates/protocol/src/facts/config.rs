@@ -9,7 +9,8 @@ pub struct FactsConfig {
     /// Networks whose forwarding headers are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Header that names the client (`CF-Connecting-IP`, `True-Client-IP`); believed only from a trusted
-    /// proxy, and then before X-Forwarded-For and Forwarded.
+    /// proxy, and then before X-Forwarded-For and Forwarded. Naming one of these two says that it is the one
+    /// that the proxies write, and the other is ignored.
     pub client_header: Option<String>,
     /// Cookies that are sessions, most telling first, case as sent. Where none of them is there, the first
     /// cookie with a session-like name is taken.

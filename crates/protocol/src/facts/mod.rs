@@ -128,6 +128,8 @@ pub struct Facts {
 struct Names {
     trusted: TrustedNets,
     client_header: Option<Box<[u8]>>,
+    /// The one of X-Forwarded-For and Forwarded that is walked, where the configuration says which.
+    client_chain: Option<Field>,
     session_cookies: Vec<Box<[u8]>>,
     session_headers: Vec<Box<[u8]>>,
     /// Bit n: some configured session or client header is n bytes long.
@@ -167,6 +169,10 @@ impl Facts {
         Self {
             names: Names {
                 trusted: TrustedNets::new(&config.trusted_proxies),
+                client_chain: client_header
+                    .as_deref()
+                    .map(Field::of)
+                    .filter(|f| matches!(f, Field::XForwardedFor | Field::Forwarded)),
                 client_header,
                 session_cookies: bytes(&config.session_cookies),
                 authorization_rank: session_headers
@@ -343,27 +349,54 @@ impl Facts {
     pub fn counters(&self) -> &FactsCounters {
         &self.counters
     }
+
+    /// Tells whether a field of a request is kept where there are more than the limit: what says who the client is.
+    pub(crate) fn keeps_past_limit(&self, name: &[u8]) -> bool {
+        matches!(
+            Field::of(name),
+            Field::XForwardedFor
+                | Field::Forwarded
+                | Field::Host
+                | Field::UserAgent
+                | Field::Cookie
+                | Field::Authorization
+                | Field::ContentType
+                | Field::ContentEncoding
+        ) || (self.names.header_lengths & (1 << (name.len() & 63)) != 0
+            && (self.names.client_header.iter().chain(&self.names.session_headers))
+                .any(|n| n.eq_ignore_ascii_case(name)))
+    }
 }
 
 impl Facts {
     /// Finds the client behind trusted proxies.
     fn client(&mut self, headers: &[Header<'_>], seen: &Seen<'_>, tx: &mut Transaction) {
-        let trusted = &self.names.trusted;
+        let Names { trusted, client_chain, .. } = &self.names;
         if !trusted.contains(tx.client) {
             return;
         }
         let lines = |field| headers.iter().rev().filter(move |h| Field::of(h.name) == field).map(|h| h.value);
-        let walk = if let Some(value) = seen.client_header {
+        let x_forwarded_for =
+            || client::walk_x_forwarded_for(trusted, tx.client, lines(Field::XForwardedFor));
+        let forwarded = || client::walk_forwarded(trusted, tx.client, lines(Field::Forwarded));
+        let walk = if tx.anomalies.contains(Anomaly::HeadTooLong) {
+            // What the proxy wrote may be in the part that was not kept.
+            Walk { client: tx.client, invalid: true }
+        } else if let Some(value) = seen.client_header {
             match client::parse_address(value) {
                 Some(client) => Walk { client, invalid: false },
                 None => Walk { client: tx.client, invalid: true },
             }
-        } else if seen.x_forwarded_for {
-            client::walk_x_forwarded_for(trusted, tx.client, lines(Field::XForwardedFor))
-        } else if seen.forwarded {
-            client::walk_forwarded(trusted, tx.client, lines(Field::Forwarded))
         } else {
-            return;
+            match (
+                seen.x_forwarded_for && *client_chain != Some(Field::Forwarded),
+                seen.forwarded && *client_chain != Some(Field::XForwardedFor),
+            ) {
+                (true, true) => client::agreed(tx.client, x_forwarded_for(), forwarded()),
+                (true, false) => x_forwarded_for(),
+                (false, true) => forwarded(),
+                (false, false) => return,
+            }
         };
         if walk.invalid {
             tx.anomalies.insert(Anomaly::ForwardedInvalid);

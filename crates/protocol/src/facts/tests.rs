@@ -219,12 +219,77 @@ fn clients() {
         ),
         ("10.0.0.1", &[("X-Forwarded-For", "1.1.1.1, junk, 10.9.9.9")], "10.9.9.9", true, true),
         ("10.0.0.1", &[], "10.0.0.1", false, false),
+        // Which of two the proxy wrote does not show.
+        (
+            "10.0.0.1",
+            &[("X-Forwarded-For", "6.6.6.6"), ("Forwarded", "for=203.0.113.9")],
+            "10.0.0.1",
+            false,
+            true,
+        ),
+        (
+            "10.0.0.1",
+            &[("Forwarded", "for=203.0.113.9"), ("X-Forwarded-For", "6.6.6.6, 203.0.113.9, 10.1.1.1")],
+            "203.0.113.9",
+            true,
+            false,
+        ),
+        (
+            "10.0.0.1",
+            &[("Forwarded", "proto=https"), ("X-Forwarded-For", "203.0.113.9")],
+            "203.0.113.9",
+            true,
+            false,
+        ),
+        (
+            "10.0.0.1",
+            &[("Forwarded", "for=203.0.113.9"), ("X-Forwarded-For", "")],
+            "203.0.113.9",
+            true,
+            false,
+        ),
+        (
+            "10.0.0.1",
+            &[("Forwarded", "rubbish"), ("X-Forwarded-For", "203.0.113.9")],
+            "10.0.0.1",
+            false,
+            true,
+        ),
     ] {
         let mut tx = transaction(peer);
         request_on(&mut facts(), &mut tx, "GET", "/", fields);
         assert_eq!(tx.client, Host::from(want.parse::<IpAddr>().unwrap()), "{peer} {fields:?}");
         assert_eq!(tx.client_forwarded, forwarded, "{fields:?}");
         assert_eq!(tx.anomalies.contains(Anomaly::ForwardedInvalid), invalid, "{fields:?}");
+    }
+}
+
+#[test]
+fn the_configuration_says_which_chain_the_proxy_writes() {
+    let both = [("X-Forwarded-For", "6.6.6.6"), ("Forwarded", "for=203.0.113.9")];
+    for (header, fields, want) in [
+        ("Forwarded", &both[..], "203.0.113.9"),
+        ("x-forwarded-for", &both, "6.6.6.6"),
+        ("X-Forwarded-For", &both[1..], "10.0.0.1"),
+        ("Forwarded", &both[..1], "10.0.0.1"),
+    ] {
+        let mut facts = Facts::new(FactsConfig { client_header: Some(header.to_owned()), ..config() }, key());
+        let mut tx = transaction("10.0.0.1");
+        request_on(&mut facts, &mut tx, "GET", "/", fields);
+        assert_eq!(tx.client, Host::from(want.parse::<IpAddr>().unwrap()), "{header}");
+        assert!(!tx.anomalies.contains(Anomaly::ForwardedInvalid), "{header}");
+    }
+}
+
+#[test]
+fn a_head_that_was_cut_tells_no_client() {
+    for (peer, invalid) in [("10.0.0.1", true), ("198.51.100.1", false)] {
+        let mut tx = transaction(peer);
+        tx.anomalies.insert(Anomaly::HeadTooLong);
+        request_on(&mut facts(), &mut tx, "GET", "/", &[("X-Forwarded-For", "6.6.6.6")]);
+        assert_eq!(tx.client, Host::from(peer.parse::<IpAddr>().unwrap()));
+        assert!(!tx.client_forwarded);
+        assert_eq!(tx.anomalies.contains(Anomaly::ForwardedInvalid), invalid);
     }
 }
 

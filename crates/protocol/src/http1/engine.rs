@@ -458,7 +458,9 @@ impl Engine<'_> {
         self.http.counters.heads_lenient_total += 1;
         let unfolded = parse::unfold(bytes);
         let mut headers = Headers::new();
-        let head = parse::lenient(request, bytes, unfolded.as_ref(), headers_max, &mut headers);
+        let facts = &self.http.facts;
+        let keeps = |name: &[u8]| request && facts.keeps_past_limit(name);
+        let head = parse::lenient(request, bytes, unfolded.as_ref(), headers_max, keeps, &mut headers);
         self.head(dir, &head, &headers, bytes.len(), seen, end);
     }
 

@@ -170,12 +170,14 @@ pub(super) fn unfold(head: &[u8]) -> Option<Unfolded> {
 }
 
 /// Parses any head, marking what is wrong with it. `head` starts with a start line that [`sniff`] accepted;
-/// it may lack its end (cut or over the limit): an unfinished last line is then left out.
+/// it may lack its end (cut or over the limit): an unfinished last line is then left out. Fields past `headers_max` are
+/// left out unless `keeps` wants them: nobody may hide one behind others. What that costs is bounded by the head's length.
 pub(super) fn lenient<'a>(
     request: bool,
     head: &'a [u8],
     unfolded: Option<&'a Unfolded>,
     headers_max: usize,
+    keeps: impl Fn(&[u8]) -> bool,
     headers: &mut Headers<'a>,
 ) -> Head<'a> {
     #[cfg(test)]
@@ -222,6 +224,9 @@ pub(super) fn lenient<'a>(
             headers.push(Header { name, value });
         } else {
             framing.anomalies.insert(Anomaly::HeaderCountExceeded);
+            if keeps(name) {
+                headers.push(Header { name, value });
+            }
         }
     }
     framing.finish(version == HttpVersion::V10);
@@ -372,7 +377,7 @@ mod tests {
     fn parse_lenient(request: bool, head: &[u8], check: impl FnOnce(Head<'_>, &Headers<'_>)) {
         let unfolded = unfold(head);
         let mut headers = Headers::new();
-        let parsed = lenient(request, head, unfolded.as_ref(), 4, &mut headers);
+        let parsed = lenient(request, head, unfolded.as_ref(), 4, |_| false, &mut headers);
         check(parsed, &headers);
     }
 
@@ -489,7 +494,7 @@ mod tests {
             let name = head.escape_ascii().to_string();
             let (mut h1, mut h2) = (Headers::new(), Headers::new());
             let (fast, len) = fast_request(head, 8, &mut h1).expect(&name);
-            let slow = lenient(true, head, None, 8, &mut h2);
+            let slow = lenient(true, head, None, 8, |_| false, &mut h2);
             assert_eq!(len, head.len(), "{name}");
             assert_eq!(h1, h2, "{name}");
             assert_eq!(fast.version, slow.version, "{name}");

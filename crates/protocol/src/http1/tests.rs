@@ -767,6 +767,30 @@ fn heads_over_the_limits_are_used_as_far_as_they_were_kept() {
 }
 
 #[test]
+fn no_number_of_fields_hides_who_the_client_is() {
+    let mut config = ProtocolConfig::default();
+    config.facts.trusted_proxies = vec!["10.0.0.0/24".parse().unwrap()];
+    let client = |ip: [u8; 4]| (Host::from_v4(ip), ip != [10, 0, 0, 1]);
+    for (fields, want, invalid) in [
+        ("A: b\\r\\n".repeat(129), [203, 0, 113, 9], false),
+        ("X-Forwarded-For: 6.6.6.6\\r\\n".repeat(400), [203, 0, 113, 9], false),
+        (format!("A: {}\\r\\n", "b".repeat(70_000)), [10, 0, 0, 1], true),
+        (format!("X-Forwarded-For: 6.6.6.6\\r\\nA: {}\\r\\n", "b".repeat(70_000)), [10, 0, 0, 1], true),
+    ] {
+        let script = format!(
+            r">>> GET /a HTTP/1.1\r\nHost: x\r\n{fields}X-Forwarded-For: 203.0.113.9\r\nUser-Agent: late\r\n\r\n
+            <<< HTTP/1.1 204 No\r\n\r\n"
+        );
+        let outcome = run_with(&config, false, &load(&script));
+        let [tx] = &outcome.txs[..] else { panic!("{} transactions", outcome.txs.len()) };
+        assert_eq!((tx.client, tx.client_forwarded), client(want));
+        assert_eq!(tx.anomalies.contains(offpath_types::Anomaly::ForwardedInvalid), invalid);
+        let agent: &[u8] = if invalid { b"" } else { b"late" };
+        assert_eq!(tx.text.get(tx.user_agent), agent);
+    }
+}
+
+#[test]
 fn the_worker_holds_no_more_than_its_limit() {
     let mut config = ProtocolConfig::default();
     config.limits.held_bytes_max = 1000;
