@@ -65,6 +65,12 @@ impl Distinct {
         }
     }
 
+    /// Tells whether the set is still exact and `hash` a member, as of the last insertion.
+    pub(crate) fn knows(&self, hash: u64) -> bool {
+        let word = (hash as u32) & !1;
+        self.small[..usize::from(self.len)].iter().any(|w| w & !1 == word)
+    }
+
     /// Returns the number of members as of the last insertion.
     pub(crate) fn last_count(&self) -> f64 {
         self.sketch.as_ref().map_or(f64::from(self.len), |s| f64::from(s.estimate))
@@ -148,6 +154,8 @@ mod tests {
     fn exact_while_small_then_within_error() {
         for n in [0, 1, 2, 15, 16] {
             assert_eq!(filled(n, 3).count(3), f64::from(n));
+            assert!(!filled(n, 3).knows(mix(u128::from(n))));
+            assert!(n == 0 || filled(n, 3).knows(mix(0)));
         }
         for n in [17u32, 30, 100, 300, 1000, 10_000, 200_000] {
             let have = filled(n, 3).count(3);

@@ -144,6 +144,12 @@ pub(crate) struct LoginState {
     pub(crate) attempts: Counts,
     pub(crate) failures: Counts,
     pub(crate) successes: Counts,
+    /// Failures that tried something new: one and the same user and password again is no guess.
+    pub(crate) guesses: Counts,
+    /// Attempts whose outcome nothing tells, over an hour.
+    pub(crate) untold: f32,
+    /// Of an `ip` and a `user`: what was refused lately.
+    pub(crate) refused: Refused,
     /// Users tried; of a `user`: addresses that tried.
     pub(crate) peers: Distinct,
     /// Users refused; of a `user`: addresses refused.
@@ -170,6 +176,9 @@ impl LoginState {
             attempts: [0.0; 4],
             failures: [0.0; 4],
             successes: [0.0; 4],
+            guesses: [0.0; 4],
+            untold: 0.0,
+            refused: Refused::new(),
             peers: Distinct::new(),
             peers_failed: Distinct::new(),
             ips_failed: Distinct::new(),
@@ -191,11 +200,40 @@ impl LoginState {
             scale(&mut self.attempts, &k);
             scale(&mut self.failures, &k);
             scale(&mut self.successes, &k);
+            scale(&mut self.guesses, &k);
+            self.untold *= k[H1H];
             self.last = now;
         }
         self.peers.count(epoch);
         self.peers_failed.count(epoch);
         self.ips_failed.count(epoch);
+    }
+}
+
+/// The last 8 different guesses (user and password) that were refused. A client or an account that is
+/// attacked sees new ones all the time; a forgotten job repeats its one or two for ever.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    guesses: [u32; 8],
+    next: u8,
+}
+
+impl Refused {
+    pub(crate) const fn new() -> Self {
+        Self { guesses: [0; 8], next: 0 }
+    }
+
+    /// Tells whether `guess`, which is never 0, is among them.
+    pub(crate) fn contains(&self, guess: u32) -> bool {
+        self.guesses.contains(&guess)
+    }
+
+    /// Adds one, in place of the oldest.
+    pub(crate) fn insert(&mut self, guess: u32) {
+        if !self.contains(guess) {
+            self.guesses[usize::from(self.next & 7)] = guess;
+            self.next = self.next.wrapping_add(1);
+        }
     }
 }
 
@@ -321,6 +359,20 @@ pub(crate) fn facts_of(kind: EntityKind) -> impl Iterator<Item = (&'static str, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_eight_guesses_are_known() {
+        let mut refused = Refused::new();
+        for guess in 1..=20 {
+            assert!(!refused.contains(guess));
+            refused.insert(guess);
+            refused.insert(guess);
+        }
+        assert_eq!(
+            (1..=20).filter(|g| refused.contains(*g)).collect::<Vec<_>>(),
+            (13..=20).collect::<Vec<_>>()
+        );
+    }
 
     #[test]
     fn counts_fade_by_their_horizon() {

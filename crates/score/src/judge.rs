@@ -37,7 +37,7 @@ pub(crate) type Weights = [f64; Signal::COUNT];
 
 /// Rates a client's login record, where it has one: address, session, then prefix.
 pub(crate) fn client(ev: &mut Evidence, kind: EntityKind, login: &LoginState, w: &Weights) {
-    let failures = login.failures.map(f64::from);
+    let failures = login.guesses.map(f64::from);
     if failures[H1H] < 2.5 {
         return;
     }
@@ -85,10 +85,27 @@ pub(crate) fn client(ev: &mut Evidence, kind: EntityKind, login: &LoginState, w:
     );
 }
 
+/// Attempts without an outcome below which they say nothing.
+pub(crate) const UNTOLD_MIN: f32 = 8.0;
+
+/// Rates an address whose attempts end nobody knows how: what speaks is that it tries one user after the other
+/// and does nothing else. `browsing`: share of pages and assets among people's requests; where people too only
+/// log in (a host of its own for it), that says nothing.
+pub(crate) fn untold(ev: &mut Evidence, client: &Entity, login: &LoginState, browsing: f64, w: &Weights) {
+    let attempts = f64::from(login.attempts[H1H]);
+    let unread = ramp(f64::from(login.untold) / attempts.max(1.0), 0.5, 0.9);
+    // An office, a shared proxy: every login there brings pages, scripts, calls.
+    let others = (f64::from(client.requests[H1H]) - attempts).max(0.0) / attempts.max(1.0);
+    let bare = (1.0 - ramp(others, 0.5, 1.5)) * ramp(browsing, 0.15, 0.35);
+    let users = login.peers.last_count();
+    let many = ramp(users, 8.0, 18.0).min(ramp(f64::from(login.attempts[H10M]), 8.0, 18.0));
+    ev.set(Signal::DistinctUsers, EntityKind::Ip, unread * bare * many * 80.0, users, 8.0, w);
+}
+
 /// Rates attempts on one account. `own` is 1 where the client takes part in the failures, less where it
 /// may be the account's owner.
 pub(crate) fn account(ev: &mut Evidence, user: &LoginState, own: f64, w: &Weights) {
-    let (short, long) = (f64::from(user.failures[H10M]), f64::from(user.failures[H1H]));
+    let (short, long) = (f64::from(user.guesses[H10M]), f64::from(user.guesses[H1H]));
     let hammered = ramp(short, 9.0, 25.0).max(ramp(long, 14.0, 40.0));
     ev.set(Signal::AccountHammered, EntityKind::User, own * hammered * 60.0, long, 9.0, w);
     let addresses = user.peers_failed.last_count();
@@ -233,6 +250,7 @@ mod tests {
             login.peers_failed.insert(mix(u128::from(user)), 0);
         }
         login.failures = [failures; 4];
+        login.guesses = [failures; 4];
         login.successes = [successes; 4];
         login.baseline = baseline;
         login
@@ -255,6 +273,33 @@ mod tests {
         ] {
             let mut ev = Evidence::new();
             client(&mut ev, EntityKind::Ip, &record(users, failures, successes, baseline), &W);
+            let have = ev.confidence(0.005);
+            assert!((least..=most).contains(&have), "{name}: {have} {:?}", ev.contributions());
+        }
+    }
+
+    #[test]
+    fn clients_whose_outcomes_nobody_knows() {
+        for (name, users, attempts, told, others, browsing, least, most) in [
+            ("one after the other", 20, 20.0, 0.0, 0.0, 0.5, 90, 100),
+            ("with the form before", 30, 30.0, 0.0, 15.0, 0.5, 90, 100),
+            ("a family", 6, 9.0, 0.0, 0.0, 0.5, 0, 5),
+            ("one user", 1, 100.0, 0.0, 0.0, 0.5, 0, 0),
+            ("an office", 300, 320.0, 0.0, 2000.0, 0.5, 0, 0),
+            ("an office with a little browsing", 300, 320.0, 0.0, 500.0, 0.5, 0, 0),
+            ("outcomes known", 40, 40.0, 40.0, 0.0, 0.5, 0, 0),
+            ("everybody only logs in", 40, 40.0, 0.0, 0.0, 0.1, 0, 0),
+        ] {
+            let mut client = Entity::new(Timestamp::ZERO);
+            client.requests = [attempts + others; 4];
+            let mut login = LoginState::new(Timestamp::ZERO);
+            for user in 0..users {
+                login.peers.insert(mix(user), 0);
+            }
+            login.attempts = [attempts; 4];
+            login.untold = attempts - told;
+            let mut ev = Evidence::new();
+            untold(&mut ev, &client, &login, browsing, &W);
             let have = ev.confidence(0.005);
             assert!((least..=most).contains(&have), "{name}: {have} {:?}", ev.contributions());
         }

@@ -1,6 +1,6 @@
 //! Which transactions are login attempts, and how they ended.
 
-use offpath_types::{BodyHint, LoginOutcome, RedirectClass, Timestamp, Transaction};
+use offpath_types::{Anomaly, BodyHint, LoginOutcome, RedirectClass, Timestamp, Transaction};
 
 use crate::config::{LoginRule, ScoreConfig, contains};
 use crate::math::exp_neg;
@@ -29,8 +29,10 @@ pub(crate) struct LoginEndpoint {
     refused_by_status: u32,
     /// Redirects that lead away from the login.
     redirected_away: u32,
-    /// 2xx responses with and without a cookie.
+    /// 2xx responses whose body said nothing, without and with a cookie.
     plain: [u32; 2],
+    /// 2xx responses whose body said that it lets in, and that it refuses.
+    hinted: [u32; 2],
     /// Unsuspicious attempts that failed, and all of them, fading.
     base_failures: f32,
     base_attempts: f32,
@@ -64,6 +66,7 @@ impl LoginEndpoint {
             refused_by_status: 0,
             redirected_away: 0,
             plain: [0; 2],
+            hinted: [0; 2],
             base_failures: 0.0,
             base_attempts: 0.0,
             base_last: now,
@@ -75,8 +78,8 @@ impl LoginEndpoint {
 
     /// Concludes how an attempt ended, counts it, and learns from it.
     ///
-    /// Order: the operator's rule; what the body says; 4xx; redirects; then the 2xx that are left, by what
-    /// this endpoint has shown before. 5xx and missing responses tell nothing.
+    /// Order: the operator's rule; 4xx; redirects; what the body says; then the 2xx that are left, by what this
+    /// endpoint has shown before. 5xx and missing responses tell nothing.
     pub(crate) fn conclude(&mut self, tx: &Transaction, rule: Option<&LoginRule>) -> LoginOutcome {
         let (outcome, source) = match rule.and_then(|r| configured(tx, r)) {
             Some(outcome) => (outcome, OutcomeSource::Configured),
@@ -113,6 +116,9 @@ impl LoginEndpoint {
                 RedirectClass::SamePath | RedirectClass::LoginLike => {
                     return (Failure, OutcomeSource::Redirect);
                 }
+                RedirectClass::Elsewhere if query_refuses(tx.text.get(tx.location)) => {
+                    return (Failure, OutcomeSource::Redirect);
+                }
                 RedirectClass::Elsewhere => {
                     self.redirected_away = self.redirected_away.saturating_add(1);
                     return (Success, OutcomeSource::Redirect);
@@ -122,9 +128,16 @@ impl LoginEndpoint {
             200..=299 => {}
             _ => return (Unknown, OutcomeSource::Unknown),
         }
+        let [accepts, refuses] = &mut self.hinted;
         match hint {
-            BodyHint::Success => return (Success, OutcomeSource::Body),
-            BodyHint::Failure => return (Failure, OutcomeSource::Body),
+            BodyHint::Success => {
+                *accepts = accepts.saturating_add(1);
+                return (Success, OutcomeSource::Body);
+            }
+            BodyHint::Failure => {
+                *refuses = refuses.saturating_add(1);
+                return (Failure, OutcomeSource::Body);
+            }
             BodyHint::None => {}
         }
         let cookie = tx.login.sets_cookie;
@@ -136,18 +149,41 @@ impl LoginEndpoint {
         if self.redirected_away > 0 {
             return (Failure, OutcomeSource::FormShownAgain); // it lets in by redirect
         }
+        if let Some(outcome) = self.silence(tx) {
+            return (outcome, OutcomeSource::Body);
+        }
         if cookie {
             return (Success, OutcomeSource::Cookie);
         }
         if self.plain[1] > 0 {
             return (Failure, OutcomeSource::Cookie); // others got one
         }
-        // A page that answers a posted form with a page: shown again. An application that lets in redirects
-        // or sets a cookie.
-        if tx.text.get(tx.response_content_type).starts_with(b"text/html") {
-            return (Failure, OutcomeSource::FormShownAgain);
-        }
         (Unknown, OutcomeSource::Unknown)
+    }
+
+    /// Concludes from a body that says nothing, where other bodies of this endpoint do.
+    ///
+    /// A page that answers a posted form with a page may be either end: only what the endpoint has shown tells.
+    fn silence(&self, tx: &Transaction) -> Option<LoginOutcome> {
+        let [accepts, refuses] = self.hinted;
+        // A body that was not read whole may have said it in the part that is missing.
+        let unread = [
+            Anomaly::ResponseGap,
+            Anomaly::ResponseTruncated,
+            Anomaly::BodyCapped,
+            Anomaly::BodyDecodeFailed,
+        ];
+        if unread.into_iter().any(|a| tx.anomalies.contains(a)) {
+            return None;
+        }
+        if accepts > 0 && refuses == 0 {
+            return Some(LoginOutcome::Failure);
+        }
+        // Three bodies that let in are a habit: where both ends speak, silence is neither. And people are
+        // refused once in fifty attempts at least: a lone error message (a malformed request) proves nothing
+        // of the many silent answers beside it.
+        let silent = self.plain[0].saturating_add(self.plain[1]);
+        (refuses > 0 && accepts < 3 && silent / 50 <= refuses).then_some(LoginOutcome::Success)
     }
 
     /// Returns where successes (0) or failures (1) were mostly read from.
@@ -191,6 +227,26 @@ impl LoginEndpoint {
             self.good_without_page += if page_before { 0.0 } else { 1.0 };
         }
     }
+}
+
+/// Tells whether the query or fragment of a redirect says that the login failed: `/?login=failed`.
+///
+/// A parameter counts by its name or its value, unless it is switched off (`error=0`) or holds an address to
+/// return to. Cost: the length of the Location, which is capped, times the number of words.
+fn query_refuses(location: &[u8]) -> bool {
+    const WORDS: [&[u8]; 6] = [b"fail", b"error", b"invalid", b"denied", b"incorrect", b"wrong"];
+    const OFF: [&[u8]; 6] = [b"", b"0", b"false", b"no", b"none", b"null"];
+    let Some(start) = location.iter().position(|b| matches!(b, b'?' | b'#')) else { return false };
+    let says =
+        |text: &[u8]| WORDS.iter().any(|word| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word)));
+    location[start + 1..].split(|b| matches!(b, b'&' | b';' | b'?' | b'#')).any(|parameter| {
+        let Some(equals) = parameter.iter().position(|b| *b == b'=') else {
+            return !parameter.contains(&b'/') && says(parameter);
+        };
+        let (name, value) = (&parameter[..equals], &parameter[equals + 1..]);
+        let address = value.contains(&b'/') || value.windows(3).any(|w| w.eq_ignore_ascii_case(b"%2f"));
+        !address && !OFF.iter().any(|off| value.eq_ignore_ascii_case(off)) && (says(name) || says(value))
+    })
 }
 
 fn configured(tx: &Transaction, rule: &LoginRule) -> Option<LoginOutcome> {
@@ -280,7 +336,7 @@ mod tests {
         let mut tx = Transaction::new(flow, 1, 0, Timestamp::from_parts(5, 0));
         tx.method = tx.text.push(b"POST");
         tx.path = tx.text.push(b"/login");
-        tx.location = tx.text.push(b"/home?x=denied");
+        tx.location = tx.text.push(b"/home/denied");
         tx.response_content_type = tx.text.push(if html { b"text/html" } else { b"application/json" });
         tx.status = status;
         tx.login.redirect = redirect;
@@ -307,7 +363,7 @@ mod tests {
             ("says no", tx(Some(200), R::None, true, B::Failure, false), Failure, OutcomeSource::Body),
             ("says yes", tx(Some(200), R::None, false, B::Success, false), Success, OutcomeSource::Body),
             ("cookie", tx(Some(200), R::None, true, B::None, false), Success, OutcomeSource::Cookie),
-            ("form", tx(Some(200), R::None, false, B::None, true), Failure, OutcomeSource::FormShownAgain),
+            ("page", tx(Some(200), R::None, false, B::None, true), Unknown, OutcomeSource::Unknown),
             ("plain", tx(Some(204), R::None, false, B::None, false), Unknown, OutcomeSource::Unknown),
         ] {
             let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
@@ -336,6 +392,68 @@ mod tests {
             let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
             endpoint.conclude(&first, None);
             assert_eq!(endpoint.conclude(&then, None), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn where_some_bodies_speak_the_silent_ones_mean_the_opposite() {
+        let page = |hint| tx(Some(200), R::None, false, hint, true);
+        let mut cut = page(B::None);
+        cut.anomalies.insert(Anomaly::ResponseTruncated);
+        let silent = || page(B::None);
+        for (name, history, then, want) in [
+            ("refusals speak", vec![(1, page(B::Failure))], silent(), Success),
+            ("welcomes speak", vec![(1, page(B::Success))], silent(), Failure),
+            ("both speak", vec![(3, page(B::Success)), (1, page(B::Failure))], silent(), Unknown),
+            ("a chance welcome", vec![(1, page(B::Success)), (1, page(B::Failure))], silent(), Success),
+            ("cut off", vec![(1, page(B::Failure))], cut, Unknown),
+            ("one message among many", vec![(1, page(B::Failure)), (200, silent())], silent(), Unknown),
+            (
+                "refusals with a cookie",
+                vec![(1, tx(Some(200), R::None, true, B::Failure, true))],
+                silent(),
+                Success,
+            ),
+            (
+                "lets in by redirect",
+                vec![(1, tx(Some(302), R::Elsewhere, false, B::None, false)), (1, page(B::Failure))],
+                silent(),
+                Failure,
+            ),
+        ] {
+            let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
+            for (times, response) in &history {
+                for _ in 0..*times {
+                    endpoint.conclude(response, None);
+                }
+            }
+            assert_eq!(endpoint.conclude(&then, None), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn queries_of_redirects_that_refuse() {
+        for (location, want) in [
+            ("/", false),
+            ("/?login=failed", true),
+            ("/?login=ok", false),
+            ("/?error", true),
+            ("/?a=1&Error=2", true),
+            ("https://shop.test/home?error=access_denied&state=x", true),
+            ("/#/start?wrong=password", true),
+            ("/?error=0", false),
+            ("/?error=&x=1", false),
+            ("/?next=/errors/list", false),
+            ("/?next=%2Ferrors", false),
+            ("/error", false), // a path is the redirect class's matter
+            ("?", false),
+            ("", false),
+        ] {
+            assert_eq!(query_refuses(location.as_bytes()), want, "{location}");
+            let mut away = tx(Some(302), R::Elsewhere, false, B::None, false);
+            away.location = away.text.push(location.as_bytes());
+            let outcome = LoginEndpoint::new(Timestamp::ZERO).conclude(&away, None);
+            assert_eq!(outcome == Failure, want, "{location}");
         }
     }
 

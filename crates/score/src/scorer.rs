@@ -75,6 +75,8 @@ type Slots = [Option<usize>; 6];
 struct Attempt {
     outcome: LoginOutcome,
     baseline: f64,
+    /// The same user and password were refused from here lately: nothing new was tried.
+    repeated: bool,
     page_before: bool,
     endpoint_without_page: f64,
     surge: (f64, f64),
@@ -289,6 +291,7 @@ impl Scorer {
         let mut attempt = Attempt {
             outcome: LoginOutcome::Unknown,
             baseline: self.config.failure_ratio_prior,
+            repeated: false,
             page_before: self.page_before(slots),
             endpoint_without_page: 0.3,
             surge: (0.0, 0.0),
@@ -312,6 +315,17 @@ impl Scorer {
 
         let ip = mix(u128::from_be_bytes(*tx.client.octets()));
         let user = tx.user.map(|u| mix(u128::from_be_bytes(u.0)));
+        let failed = attempt.outcome == LoginOutcome::Failure;
+        let guess = if failed { guess(tx) } else { None };
+        let mut known_account = false;
+        if let Some(guess) = guess {
+            let refused = |l: &LoginState| l.refused.contains(guess);
+            known_account = self.login(slots, EntityKind::User).is_some_and(refused);
+            // Behind one address many may repeat theirs: then the account remembers where it refused it.
+            attempt.repeated = self.login(slots, EntityKind::Ip).is_some_and(refused)
+                || known_account
+                    && self.login(slots, EntityKind::User).is_some_and(|l| l.peers_failed.knows(ip));
+        }
         for (at, kind) in EntityKind::ALL.into_iter().enumerate() {
             let Some(slot) = slots[at] else { continue };
             let entity = if at < PLAIN {
@@ -321,10 +335,15 @@ impl Scorer {
             };
             let login = self.logins.of(entity, now);
             login.refresh(now, epoch);
-            count_outcome(login, attempt.outcome);
+            let known = if kind == EntityKind::User { known_account } else { attempt.repeated };
+            count_outcome(login, attempt.outcome, known);
+            if let Some(guess) = guess
+                && matches!(kind, EntityKind::Ip | EntityKind::User)
+            {
+                login.refused.insert(guess);
+            }
             login.baseline = attempt.baseline as f32;
             let peer = if kind == EntityKind::User { Some(ip) } else { user };
-            let failed = attempt.outcome == LoginOutcome::Failure;
             if let Some(peer) = peer {
                 login.peers.insert(peer, epoch);
                 if failed {
@@ -336,7 +355,7 @@ impl Scorer {
             }
         }
         self.all.refresh(now, epoch);
-        count_outcome(&mut self.all, attempt.outcome);
+        count_outcome(&mut self.all, attempt.outcome, attempt.repeated);
         attempt
     }
 
@@ -382,6 +401,12 @@ impl Scorer {
             if let Some(login) = self.login(slots, kind) {
                 judge::client(ev, kind, login, &self.weights);
             }
+        }
+        if let Some(client) = self.entity(slots, EntityKind::Ip)
+            && let Some(login) = self.logins.get(client)
+            && login.untold >= judge::UNTOLD_MIN
+        {
+            judge::untold(ev, client, login, self.browsing(), &self.weights);
         }
         let browser =
             matches!(tx.stack_claimed, StackClass::Chromium | StackClass::Firefox | StackClass::Safari);
@@ -451,10 +476,10 @@ impl Scorer {
         ev: &mut Evidence,
     ) -> f64 {
         let failed = attempt.outcome == LoginOutcome::Failure;
-        let ip_failures = self.login(slots, EntityKind::Ip).map_or(0.0, |l| l.failures[H1H]);
+        let ip_failures = self.login(slots, EntityKind::Ip).map_or(0.0, |l| l.guesses[H1H]);
         if let Some(user) = self.login(slots, EntityKind::User) {
             // The owner of an account under attack logs in too, from an address that did not fail.
-            let own = if failed || ip_failures >= 3.0 { 1.0 } else { 0.4 };
+            let own = if (failed && !attempt.repeated) || ip_failures >= 3.0 { 1.0 } else { 0.4 };
             judge::account(ev, user, own, &self.weights);
         }
         self.judge_password(tx, attempt, epoch, ev);
@@ -464,9 +489,9 @@ impl Scorer {
             ev.set(Signal::LoginWithoutPage, EntityKind::Ip, points.max(0.0), 1.0, usual, &self.weights);
         }
         if let (Some(login), true) = (self.login(slots, EntityKind::Fingerprint), failed) {
-            let failures = f64::from(login.failures[H1H] / self.all.failures[H1H].max(1.0));
+            let failures = f64::from(login.guesses[H1H] / self.all.guesses[H1H].max(1.0));
             let successes = f64::from(login.successes[H1H] / self.all.successes[H1H].max(1.0));
-            if self.all.failures[H1H] >= 20.0
+            if self.all.guesses[H1H] >= 20.0
                 && self.all.successes[H1H] >= 20.0
                 && failures > 0.1
                 && successes < 0.02
@@ -569,7 +594,7 @@ impl Scorer {
         // A client that its own record convicts explains its failures; its cell is not to blame.
         let explained =
             ev.points_on(&CLIENT, EntityKind::Ip) + ev.points_on(&CLIENT, EntityKind::Session) >= EXPLAINED;
-        cell.observe(tx, now, attempt, !explained, epoch, self.threshold);
+        cell.observe(tx, now, attempt, !explained && !attempt.repeated, epoch, self.threshold);
         let share = if cell.hot && cell.ips_failed.count(epoch) >= CELL_IPS_MIN {
             judge::cell_share(f64::from(cell.failures), f64::from(cell.attempts), attempt.baseline)
         } else {
@@ -629,6 +654,12 @@ impl Scorer {
         }
     }
 
+    /// Returns the share of unsuspicious browsers' requests that load pages and assets; 0.5 until it is known.
+    fn browsing(&self) -> f64 {
+        // The prior weighs as much as 100 requests: more than an attack makes before it is suspect.
+        f64::from(self.browser_pages + self.browser_assets + 50.0) / f64::from(self.browser_requests + 100.0)
+    }
+
     fn account_at_risk(
         &mut self,
         tx: &Transaction,
@@ -641,10 +672,11 @@ impl Scorer {
         if attempt.outcome != LoginOutcome::Success || self.known_device(tx, slots) {
             return None;
         }
-        let on_user = self.login(slots, EntityKind::User).map_or(0.0, |l| l.failures[H1H]);
+        let (on_user, guesses) =
+            self.login(slots, EntityKind::User).map_or((0.0, 0.0), |l| (l.failures[H1H], l.guesses[H1H]));
         let by_client = self.login(slots, EntityKind::Ip).map_or(0.0, |l| l.failures[H1H]);
         // Failures are few once they have faded; half a failure is still one that was seen.
-        let hammered = f64::from(on_user) + 0.5 >= f64::from(self.config.risk_failures);
+        let hammered = f64::from(guesses) + 0.5 >= f64::from(self.config.risk_failures);
         let attacked =
             confidence >= self.config.risk_confidence && ev.points(&CLIENT) + ev.points(&OTHERS) > 0.0;
         if !hammered && !attacked {
@@ -709,7 +741,7 @@ impl Scorer {
             login.good_ip = mix(u128::from_be_bytes(*tx.client.octets()));
             login.good_fingerprint = tx.fingerprint;
             // The owner remembered: the typos before are forgiven.
-            for count in &mut login.failures {
+            for count in login.failures.iter_mut().chain(&mut login.guesses) {
                 *count *= 0.25;
             }
         }
@@ -892,13 +924,25 @@ impl Cell {
     }
 }
 
-fn count_outcome(login: &mut LoginState, outcome: LoginOutcome) {
+fn count_outcome(login: &mut LoginState, outcome: LoginOutcome, known: bool) {
     bump(&mut login.attempts);
     match outcome {
         LoginOutcome::Success => bump(&mut login.successes),
-        LoginOutcome::Failure => bump(&mut login.failures),
-        LoginOutcome::Unknown => {}
+        LoginOutcome::Failure => {
+            bump(&mut login.failures);
+            if !known {
+                bump(&mut login.guesses);
+            }
+        }
+        LoginOutcome::Unknown => login.untold += 1.0,
     }
+}
+
+/// Returns 32 bits of what an attempt tries, never 0; `None` where it shows no password.
+fn guess(tx: &Transaction) -> Option<u32> {
+    let password = mix(u128::from_be_bytes(tx.login.password?.0));
+    let user = tx.user.map_or(0, |u| mix(u128::from_be_bytes(u.0)));
+    Some(mix(u128::from(user) << 64 | u128::from(password)) as u32 | 1)
 }
 
 /// Chooses the narrowest entity that carries the evidence.

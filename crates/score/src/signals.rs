@@ -39,13 +39,13 @@ macro_rules! signals {
 
 signals! {
     LoginFailureRate, "login_failure_rate", Ip, 0.0 ..= 70.0,
-        "Failed logins of one address, session or prefix per minute, ten minutes or hour, with few successes beside them.";
+        "Failed logins of one address, session or prefix per minute, ten minutes or hour, with few successes beside them; the same user and password again does not count.";
     LoginFailureRatio, "login_failure_ratio", Ip, 0.0 ..= 45.0,
         "Log-likelihood ratio of a client's refused users and successes: automated list against people at the endpoint's own failure ratio.";
-    DistinctUsers, "distinct_users", Ip, 0.0 ..= 50.0,
-        "Users that one address, session or prefix was refused for.";
+    DistinctUsers, "distinct_users", Ip, 0.0 ..= 80.0,
+        "Users that one address, session or prefix was refused for (at most 50 points); users that an address tried, where no outcome can be read and it does little but log in.";
     AccountHammered, "account_hammered", User, 0.0 ..= 60.0,
-        "Failed logins on one account, from anywhere.";
+        "Failed logins on one account, from anywhere; the same password again does not count.";
     DistinctAddresses, "distinct_addresses", User, 0.0 ..= 35.0,
         "Addresses that one account refused.";
     PasswordSprayed, "password_sprayed", User, 0.0 ..= 75.0,

@@ -248,7 +248,9 @@ fn configured_logins_win_and_the_summary_names_the_rules() {
         assert_eq!(s.observe(&tx).login, Some(want));
     }
     s.observe(&login(client(2, 1), 9.0, Style::Redirect, false, 1, 1, true));
-    s.observe(&login(client(2, 1), 10.0, Style::FormAgain, false, 1, 2, false));
+    let mut again = login(client(2, 1), 10.0, Style::FormAgain, false, 1, 2, false);
+    again.login.body_hint = BodyHint::None;
+    s.observe(&again);
     let logins = s.summary().logins;
     let rows: Vec<_> = logins
         .iter()

@@ -165,7 +165,10 @@ pub fn login(
             tx.status = Some(302);
             tx.login.redirect = RedirectClass::SamePath;
         }
-        (Style::FormAgain, false) => tx.response_content_type = tx.text.push(b"text/html"),
+        (Style::FormAgain, false) => {
+            tx.response_content_type = tx.text.push(b"text/html");
+            tx.login.body_hint = BodyHint::Failure; // the form asks for the password
+        }
         (Style::Body, good) => {
             tx.login.body_hint = if good { BodyHint::Success } else { BodyHint::Failure };
         }
