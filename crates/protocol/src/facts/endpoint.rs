@@ -10,12 +10,13 @@
 //! | `{uuid}` | 8-4-4-4-12 hexadecimal digits |
 //! | `{date}` | `2024-05-31`, also with a time |
 //! | `{hex}` | 8 or more hexadecimal digits with a digit among them (6 in file names and after `-`) |
-//! | `{email}` | an `@` and a later dot |
+//! | `{email}` | an `@` and a later dot, or a colon before it (`user:password@host`) |
 //! | `{token}` | 16 or more characters of base64url with a mix of digits and letters |
 //! | `{slug}` | the words before or after an `{id}` that `-` joins |
 //! | `{…}` | a segment too long to be a name, or the segments over the limit |
 
-use super::secret::percent;
+use super::secret::{self, percent};
+use super::shape;
 
 /// Most segments that are written out.
 const SEGMENTS_MAX: usize = 12;
@@ -114,6 +115,26 @@ fn decode<'a>(raw: &'a [u8], buf: &'a mut [u8; SHAPE_BYTES_MAX]) -> Option<&'a [
     Some(&buf[..len])
 }
 
+/// Tells whether the template has a `{token}`, long `{hex}`, `{uuid}` or `{…}` for a path segment.
+pub(super) fn is_token(raw: &[u8]) -> bool {
+    /// Fewer hexadecimal digits name a commit or a file more often than they open a door.
+    const HEX_BYTES_MIN: usize = 16;
+    let mut buf = [0; SHAPE_BYTES_MAX];
+    let Some(segment) = decode(raw, &mut buf) else { return true };
+    let mut out = Vec::with_capacity(SHAPE_BYTES_MAX);
+    shape_segment(segment, &mut out);
+    let has = |placeholder: &[u8]| memchr::memmem::find(&out, placeholder).is_some();
+    let long = || {
+        segment
+            .split(|c| !c.is_ascii_hexdigit() && *c != b'-')
+            .any(|run| run.iter().filter(|c| **c != b'-').count() >= HEX_BYTES_MIN)
+    };
+    let secret = has(b"{token}") || has(b"{uuid}") || has(REST) || (has(b"{hex}") && long());
+    secret::wipe(&mut out);
+    secret::wipe(&mut buf);
+    secret
+}
+
 /// What a run of characters consists of.
 #[derive(Clone, Copy, Default)]
 struct Mix {
@@ -164,13 +185,18 @@ fn shape_segment(segment: &[u8], out: &mut Vec<u8>) {
     let mix = Mix::of(segment);
     if mix.ats > 0 {
         let at = memchr::memchr(b'@', segment).unwrap_or(0);
-        if at > 0 && memchr::memchr(b'.', &segment[at..]).is_some() {
+        let userinfo = memchr::memchr(b':', &segment[..at]).is_some();
+        if at > 0 && (userinfo || memchr::memchr(b'.', &segment[at..]).is_some()) {
             out.extend_from_slice(b"{email}");
             return;
         }
     }
     if let Some(whole) = placeholder(segment, &mix) {
         out.extend_from_slice(whole);
+        return;
+    }
+    if shape::is_jwt(segment) || shape::is_bot_key(segment) {
+        out.extend_from_slice(b"{token}");
         return;
     }
     if mix.dots > 0

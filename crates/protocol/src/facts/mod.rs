@@ -6,7 +6,7 @@
 //! Secrets (session values, tokens, passwords, user names in bodies) leave only as keyed hashes; buffers that
 //! held them are wiped. Secret parameters in targets, Referer and Location are replaced by `REDACTED`:
 //! `url.original` equals the target as sent except for those values (which ones: see [`FactsConfig`] and
-//! `target::redact`). What a URL path itself holds (`/reset/<token>`) is kept as sent.
+//! `target::redact` and `target::hide_segments`).
 //!
 //! Limits: every text is cut at [`FactsConfig::text_bytes_max`] and marked `text_capped`; 256 cookies and
 //! 32 forwarding hops per head; [`FactsConfig::body_inspect_bytes_max`] per body, marked `body_capped`.
@@ -23,6 +23,7 @@ mod json;
 mod names;
 mod secret;
 mod session;
+mod shape;
 mod stack;
 mod target;
 
@@ -253,10 +254,11 @@ impl Facts {
         }
         if let Some(location) = location {
             let text = self.capped(location, self.text_bytes_max, tx);
-            if matches!(head.status, 300..=303 | 305..=308) {
-                tx.login.redirect = redirect_class(text, tx.text.get(tx.path));
-            }
             self.redact_plain(text);
+            if matches!(head.status, 300..=303 | 305..=308) {
+                // Both are redacted, so that the same path is still the same.
+                tx.login.redirect = redirect_class(&self.target, tx.text.get(tx.path));
+            }
             tx.location = tx.text.push(&self.target);
         }
         if let Some(content_type) = content_type {
@@ -420,19 +422,33 @@ impl Facts {
         let max = self.text_bytes_max;
         let target = self.capped(head.target, max, tx);
         self.target.clear();
-        let target = if target::may_hold_secrets(target) {
+        let path = &parts.path[..parts.path.len().min(max)];
+        self.endpoint.clear();
+        endpoint::write(head.method, path, &mut self.endpoint);
+        let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
+        endpoint_hash.write(&self.endpoint);
+        tx.endpoint_hash = endpoint_hash.finish();
+        // What a segment hides has a placeholder in the template.
+        let hide = memchr::memchr(b'{', &self.endpoint).is_some() && target::may_hold_secret_segments(path);
+
+        let target = if hide || target::may_hold_secrets(target) {
             self.read_target(target, tx);
+            if hide {
+                target::hide_segments(&mut self.target);
+            }
             self.counters.facts_texts_redacted_total += u64::from(self.target != target);
             self.target.truncate(max);
             &*self.target
         } else {
             target
         };
-        let path = &parts.path[..parts.path.len().min(max)];
         self.path.clear();
         let Names { users, passwords, .. } = &self.names;
-        let stored_path = if memchr::memchr(b';', path).is_some() {
+        let stored_path = if hide || memchr::memchr2(b';', b'@', path).is_some() {
             target::redact(path, users, passwords, &mut self.path, |_, _, _| ());
+            if hide {
+                target::hide_segments(&mut self.path);
+            }
             &*self.path
         } else {
             path
@@ -440,19 +456,16 @@ impl Facts {
         self.referrer.clear();
         let referrer = seen.referer.unwrap_or_default();
         let referrer_kept = &referrer[..referrer.len().min(max)];
-        let stored_referrer = if target::may_hold_secrets(referrer_kept) {
-            target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
-            self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);
-            self.referrer.truncate(max);
-            &*self.referrer
-        } else {
-            referrer_kept
-        };
-        self.endpoint.clear();
-        endpoint::write(head.method, path, &mut self.endpoint);
-        let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
-        endpoint_hash.write(&self.endpoint);
-        tx.endpoint_hash = endpoint_hash.finish();
+        let stored_referrer =
+            if target::may_hold_secrets(referrer_kept) || target::may_hold_secret_segments(referrer_kept) {
+                target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
+                target::hide_segments(&mut self.referrer);
+                self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);
+                self.referrer.truncate(max);
+                &*self.referrer
+            } else {
+                referrer_kept
+            };
 
         let mut host_buf = [0; target::HOST_BYTES_MAX];
         let host = host(parts, seen, head.version, &mut host_buf, tx);
@@ -574,6 +587,7 @@ impl Facts {
         self.target.clear();
         let Names { users, passwords, .. } = &self.names;
         target::redact(text, users, passwords, &mut self.target, |_, _, _| ());
+        target::hide_segments(&mut self.target);
         self.counters.facts_texts_redacted_total += u64::from(self.target != text);
         self.target.truncate(self.text_bytes_max);
     }

@@ -19,19 +19,27 @@ impl Reduced {
         let name = name.strip_suffix(b"[]").unwrap_or(name);
         let mut out = Self { buf: [0; Self::MAX], len: 0 };
         let mut at = 0;
+        // After a bracket that may turn out to be empty (`password%5B%5D`).
+        let mut bracket = false;
         while let Some(&c) = name.get(at) {
             at += 1;
             let mut c = c;
-            if encoded
+            // However often it was encoded (`pass%2577ord`).
+            while encoded
                 && c == b'%'
-                && let Some(byte) = percent(&name[at - 1..])
+                && let [high, low, ..] = name[at..]
+                && let Some(byte) = percent(&[b'%', high, low])
             {
                 c = byte;
                 at += 2;
             }
+            if bracket && c != b']' {
+                out.len = 0;
+            }
+            bracket = c == b'[';
             match c {
-                b'[' | b'.' | b':' | b'$' | b'/' => out.len = 0,
-                b']' | b'_' | b'-' | b' ' | b'+' => {}
+                b'.' | b':' | b'$' | b'/' => out.len = 0,
+                b'[' | b']' | b'_' | b'-' | b' ' | b'+' => {}
                 _ if out.len < Self::MAX => {
                     out.buf[out.len] = c.to_ascii_lowercase();
                     out.len += 1;
@@ -131,7 +139,7 @@ fn holds(filter: &[u64; 4], bit: u8) -> bool {
 pub(super) fn may_matter(name: &[u8], users: &FieldNames, passwords: &FieldNames) -> bool {
     let [.., a, b] = name else { return true };
     // The reduced name ends in the same two letters, unless they belong to a percent-encoding.
-    let encoded = name.iter().rev().skip(2).take(2).any(|c| *c == b'%');
+    let encoded = name.iter().rev().skip(2).take(8).any(|c| *c == b'%');
     if encoded || !a.is_ascii_alphanumeric() || !b.is_ascii_alphanumeric() {
         return true;
     }
@@ -154,10 +162,26 @@ pub(super) enum Secrecy {
     Secret,
     /// Replaced where it is at least [`SESSION_VALUE_BYTES_MIN`] long: `sid=159106` is an article, no session.
     SecretIfLong,
+    /// Replaced where it is at least [`CODE_VALUE_BYTES_MIN`] long: `code=DE` is a country, `state=open` no OAuth.
+    SecretIfVeryLong,
+}
+
+impl Secrecy {
+    /// Tells whether a value of `len` bytes is replaced.
+    pub(super) fn covers(self, len: usize) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Secret => len > 0,
+            Self::SecretIfLong => len >= SESSION_VALUE_BYTES_MIN,
+            Self::SecretIfVeryLong => len >= CODE_VALUE_BYTES_MIN,
+        }
+    }
 }
 
 /// Shortest value that a session-like parameter is redacted for.
-pub(super) const SESSION_VALUE_BYTES_MIN: usize = 8;
+const SESSION_VALUE_BYTES_MIN: usize = 8;
+/// Shortest value that a parameter with a name of many meanings is redacted for.
+const CODE_VALUE_BYTES_MIN: usize = 16;
 
 /// Sorted, for the binary search.
 const SECRET_NAMES: &[&[u8]] = &[
@@ -165,8 +189,10 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"apikey",
     b"assertion",
     b"auth",
+    b"authcode",
     b"authkey",
     b"authorization",
+    b"authorizationcode",
     b"bearer",
     b"cardcvc",
     b"cardcvv",
@@ -175,6 +201,7 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"ccn",
     b"ccnum",
     b"ccnumber",
+    b"codeverifier",
     b"creditcard",
     b"creditcardnumber",
     b"cvc",
@@ -182,14 +209,25 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"cvv2",
     b"iban",
     b"jwt",
+    b"mfacode",
+    b"oauthverifier",
     b"otp",
+    b"otpcode",
     b"pan",
+    b"pin",
     b"pincode",
     b"samlresponse",
+    b"smscode",
     b"socialsecuritynumber",
     b"ssn",
     b"totp",
+    b"totpcode",
+    b"xamzcredential",
+    b"xgoogcredential",
 ];
+
+/// Names with many meanings, of which one is a secret, sorted.
+const CODE_NAMES: &[&[u8]] = &[b"code", b"credential", b"devicecode", b"hmac", b"key", b"sig", b"state"];
 
 /// Endings of names that [`secrecy`] looks for.
 const SECRET_ENDINGS: &[&[u8]] = &[
@@ -205,22 +243,24 @@ const SECRET_ENDINGS: &[&[u8]] = &[
     b"sessid",
     b"sessionid",
     b"sessionkey",
+    b"signature",
+    b"ticket",
 ];
 
 /// Bit `last_two(name)` of every name that [`secrecy`] does not call open.
 const SECRET_FILTER: [u64; 4] = {
     let mut filter = [0u64; 4];
-    let mut list = SECRET_NAMES;
-    let mut lists_left = 2;
-    while lists_left > 0 {
+    let lists = [SECRET_NAMES, SECRET_ENDINGS, CODE_NAMES];
+    let mut which = 0;
+    while which < lists.len() {
+        let list = lists[which];
         let mut at = 0;
         while at < list.len() {
             let bit = last_two(list[at]);
             filter[(bit >> 6) as usize] |= 1 << (bit & 63);
             at += 1;
         }
-        list = SECRET_ENDINGS;
-        lists_left -= 1;
+        which += 1;
     }
     filter
 };
@@ -247,11 +287,14 @@ pub(super) fn secrecy(reduced: &[u8]) -> Secrecy {
         Secrecy::Secret
     } else if reduced == b"sid"
         || reduced == b"session"
+        || reduced == b"ticket"
         || ends(b"sessid")
         || ends(b"sessionid")
         || ends(b"sessionkey")
     {
         Secrecy::SecretIfLong
+    } else if CODE_NAMES.binary_search(&reduced).is_ok() || ends(b"signature") {
+        Secrecy::SecretIfVeryLong
     } else {
         Secrecy::Open
     }
@@ -329,15 +372,27 @@ mod tests {
 
     #[test]
     fn tables_are_sorted() {
-        assert!(SECRET_NAMES.is_sorted());
+        assert!(SECRET_NAMES.is_sorted() && CODE_NAMES.is_sorted());
     }
 
     #[test]
     fn the_filter_passes_every_name_that_matters() {
         let (users, passwords) = (list(&["user", "e-mail"]), list(&["password", "pwd", "пароль"]));
-        let known = SECRET_NAMES.iter().chain(SECRET_ENDINGS).map(|n| n.to_vec());
-        let spelled =
-            ["User", "user[e_mail]", "pass%77ord", "passwor%64", "passwo%72d", "pwd[]", "p-w-d", "x.pwd"];
+        let known = SECRET_NAMES.iter().chain(SECRET_ENDINGS).chain(CODE_NAMES).map(|n| n.to_vec());
+        let spelled = [
+            "pwd%5B%5D",
+            "passwor%2564",
+            "passwo%2572d",
+            "p%2577%2564",
+            "User",
+            "user[e_mail]",
+            "pass%77ord",
+            "passwor%64",
+            "passwo%72d",
+            "pwd[]",
+            "p-w-d",
+            "x.pwd",
+        ];
         let spelled = spelled.iter().map(|n| n.as_bytes().to_vec());
         for name in known.chain(spelled) {
             for name in [name.clone(), name.to_ascii_uppercase(), [b"my_", &*name].concat()] {
@@ -359,6 +414,10 @@ mod tests {
             ("PassWord", false, Some(0)),
             ("user[password]", false, Some(0)),
             ("user%5Bpassword%5D", true, Some(0)),
+            ("password%5B%5D", true, Some(0)),
+            ("user[password][]", false, Some(0)),
+            ("pass%2577ord", true, Some(0)),
+            ("pass%252577ord", true, Some(0)),
             ("pass%77ord", true, Some(0)),
             ("login.password", false, Some(0)),
             ("ctl00$Main$txtPassword", false, Some(0)),
@@ -395,6 +454,14 @@ mod tests {
             ("cvv", Secrecy::Secret),
             ("PHPSESSID", Secrecy::SecretIfLong),
             ("sid", Secrecy::SecretIfLong),
+            ("ticket", Secrecy::SecretIfLong),
+            ("code", Secrecy::SecretIfVeryLong),
+            ("X-Amz-Signature", Secrecy::SecretIfVeryLong),
+            ("X-Amz-Credential", Secrecy::Secret),
+            ("mfa_code", Secrecy::Secret),
+            ("zipcode", Secrecy::Open),
+            ("estate", Secrecy::Open),
+            ("monkey", Secrecy::Open),
             ("q", Secrecy::Open),
             ("page", Secrecy::Open),
             ("inside", Secrecy::Open),

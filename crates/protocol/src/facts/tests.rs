@@ -606,6 +606,102 @@ fn cookies_that_responses_set() {
     }
 }
 
+/// Every byte of the arena.
+fn arena(tx: &Transaction) -> Vec<u8> {
+    let spans = [
+        tx.method,
+        tx.target,
+        tx.path,
+        tx.domain,
+        tx.user_agent,
+        tx.referrer,
+        tx.request_content_type,
+        tx.response_content_type,
+        tx.location,
+        tx.endpoint,
+    ];
+    let all: Vec<u8> = spans.iter().flat_map(|s| tx.text.get(*s).to_vec()).collect();
+    assert_eq!(all.len(), tx.text.len(), "the arena holds what no field shows");
+    all
+}
+
+#[test]
+fn no_secret_is_kept_wherever_it_stands_in_a_target() {
+    const SECRET: &str = "Zq7SecretZq7Ab12Cd34Ef56";
+    for (method, target) in [
+        ("CONNECT", "u:SECRET@h.test:443"),
+        ("GET", "http://u:SECRET@h.test/x"),
+        ("GET", "http:/u:SECRET@h/x"),
+        ("GET", "//u:SECRET@h/x"),
+        ("GET", "/\\u:SECRET@h/x"),
+        ("GET", "/fetch/http://u:SECRET@h/x"),
+        ("GET", "/x?next=http://u:SECRET@h/"),
+        ("GET", "/x?next=http%3A%2F%2Fh%2F%3Fpassword%3DSECRET"),
+        ("GET", "/x?next=http%253A%252F%252Fh%252F%253Fpassword%253DSECRET"),
+        ("GET", "/x?next=http%3A%2F%2Fu%3ASECRET%40h%2F"),
+        ("GET", "/x?data=%7B%22password%22%3A%20%22SECRET%22%7D"),
+        ("GET", "/x?data={%22user%22:{%22password%22:%22SECRET%22}}"),
+        ("GET", "/x?password%5B%5D=SECRET"),
+        ("GET", "/x?user%5Bpassword%5D%5B%5D=SECRET"),
+        (
+            "GET",
+            "/x?pass%2577ord=SECRET&%70assword=SECRET&PASSWORD=SECRET&password[]=SECRET&password+=SECRET",
+        ),
+        ("GET", "/cb?code=SECRET&state=SECRET"),
+        ("GET", "/cb#id_token=SECRET&code=SECRET"),
+        (
+            "GET",
+            "/x?key=SECRET&signature=SECRET&sig=SECRET&ticket=SECRET&pin=SECRET&otp=SECRET&mfa_code=SECRET",
+        ),
+        ("GET", "/x?assertion=SECRET&id_token=SECRET&refresh_token=SECRET&SAMLResponse=SECRET"),
+        ("GET", "/x?X-Amz-Signature=SECRET&X-Amz-Credential=SECRET&X-Amz-Security-Token=SECRET"),
+        ("GET", "/x?X-Goog-Signature=SECRET&oauth_verifier=SECRET&code_verifier=SECRET"),
+        ("GET", "/reset/SECRET"),
+        ("GET", "/account/reset-password/confirm/12/SECRET/"),
+        ("GET", "/a/b/c/d/e/f/g/h/i/j/k/l/m/verify/SECRET"),
+        ("GET", "/unsubscribe/SECRET;a=b?c"),
+        ("GET", "/x?next=%2Fmagic-link%2FSECRET"),
+        ("GET", "/t/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJTM2NyM3RaWiJ9.SECRET"),
+        ("GET", "/x?a=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJTM2NyM3RaWiJ9.SECRET"),
+        ("GET", "/bot123456:SECRET/sendMessage"),
+        ("GET", "/bot123456%3Azq7zq7zq7zq7zq7/sendMessage"),
+    ] {
+        let target = target.replace("SECRET", SECRET);
+        let mut facts = facts();
+        let mut tx = transaction("10.0.0.1");
+        request_on(&mut facts, &mut tx, method, &target, &[("Host", "h"), ("Referer", &target)]);
+        let location = [("Location", target.as_str())];
+        let headers = headers(&location);
+        let head = ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers };
+        facts.response_head(&head, &mut tx);
+        let shown = String::from_utf8_lossy(&arena(&tx)).to_lowercase();
+        assert!(!shown.contains("zq7"), "{target}: {shown}");
+        if method == "GET" && !target.contains("//") && !target.contains("@") {
+            assert_eq!(tx.login.redirect, RedirectClass::SamePath, "{target}");
+        }
+    }
+}
+
+#[test]
+fn card_numbers_are_not_kept() {
+    for target in [
+        "/pay?number=4111111111111111&x=1",
+        "/pay?n=5555+5555+5555+4444",
+        "/pay?n=3782%20822463%2010005",
+        "/pay/4111111111111111/x",
+        "/pay/6011-1111-1111-1117",
+        "/pay?d=%7B%22n%22%3A%224111111111111111%22%7D",
+    ] {
+        let tx = request("GET", target, &[("Host", "h"), ("Referer", target)]);
+        let shown = String::from_utf8(arena(&tx)).unwrap();
+        assert!(!["1111", "5555", "8224"].iter().any(|d| shown.contains(d)), "{target}: {shown}");
+    }
+    let tx = request("GET", "/reset/Zq7SecretZq7Ab12Cd34Ef56?x=1", &[]);
+    assert_eq!(text(&tx, tx.endpoint), "GET /reset/{token}");
+    assert_eq!(text(&tx, tx.target), "/reset/REDACTED?x=1");
+    assert_eq!(text(&tx, tx.path), "/reset/REDACTED");
+}
+
 #[test]
 fn no_secret_is_kept() {
     const SECRET: &str = "Zq7Secret7Zq";
