@@ -101,6 +101,25 @@ fn check_prints_a_configuration_that_is_valid() {
 }
 
 #[test]
+fn an_output_never_overwrites_an_input_or_another_output() {
+    let bench = Bench::new();
+    let path = bench.write("demo.pcap", demo());
+    let same = bench.path("same.jsonl");
+    let (input, same) = (path.to_str().unwrap(), same.to_str().unwrap());
+    let folder = path.parent().unwrap().to_str().unwrap();
+    for arguments in [
+        &["replay", input, "--transactions", input][..],
+        &["replay", folder, "--stats", input],
+        &["replay", input, "--transactions", same, "--decisions", same],
+        &["replay", "-", "-"],
+    ] {
+        let output = bench.command().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(fs::read(&path).unwrap(), demo(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn standard_input_gives_what_the_file_gives() {
     let bench = Bench::new();
     let path = bench.write("demo.pcap", demo());

@@ -58,6 +58,33 @@ fn one_two_and_four_workers_give_the_same_bytes() {
     }
 }
 
+/// Timers end flows and holes between two frames; what they end must keep its place in the order.
+#[test]
+fn what_timers_end_comes_in_order_with_any_number_of_workers() {
+    let bench = Bench::new();
+    traffic(&bench, Scenario::AtoSlow, 3000, 2);
+    let clean = fs::read(bench.path("traffic.pcap")).unwrap();
+    for seed in 0..8 {
+        let impairment = Impairment {
+            loss_percent: 5.0,
+            duplicate_percent: 5.0,
+            swap_percent: 5.0,
+            seed,
+            ..Impairment::default()
+        };
+        let mut bad = Vec::new();
+        impair_file(&clean[..], &mut bad, impairment).unwrap();
+        let path = bench.write("bad.pcap", bad);
+        let one = bench.replay(&[&path], &["--workers", "1"]);
+        assert_eq!(one.code(), 0, "seed {seed}: {}", one.stderr());
+        assert_eq!(one.stats["pipeline"]["transactions_late_total"], 0, "seed {seed}");
+        for workers in ["2", "4"] {
+            let many = bench.replay(&[&path], &["--workers", workers]);
+            assert!(many.transactions == one.transactions, "seed {seed}: {workers} workers differ");
+        }
+    }
+}
+
 #[test]
 fn tight_limits_do_not_depend_on_the_number_of_workers_either() {
     let bench = Bench::new();

@@ -40,5 +40,6 @@ pub use file::{FileOptions, FileSource};
 pub use live::{LiveOptions, LiveSource};
 pub use memory::MemorySource;
 pub use ng::Secrets;
+pub use paths::input_files;
 pub use privileges::{Privileges, drop_privileges};
 pub use source::{CaptureCounters, PacketSource, Polled};

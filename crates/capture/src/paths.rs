@@ -17,6 +17,14 @@ pub(crate) struct Files {
     pub(crate) skipped: u64,
 }
 
+/// Returns the files that [`crate::FileSource::open`] would read for these names, in the order named.
+///
+/// # Errors
+/// A name that is neither a file nor a pattern that matches one.
+pub fn input_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, SourceError> {
+    expand(named).map(|files| files.paths)
+}
+
 /// Expands patterns and directories.
 ///
 /// A path that exists is taken as it is, even with `*` or `[` in its name. A directory gives the files

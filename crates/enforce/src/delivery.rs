@@ -22,6 +22,7 @@ mod target;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -279,6 +280,8 @@ struct Shared {
     held_max: usize,
     outbox_rows_max: u64,
     retry: Retry,
+    /// Events that the outbox thread has committed, whatever became of them.
+    kept: AtomicU64,
     intake: Mutex<Intake>,
     intake_ready: Condvar,
     idle: Condvar,
@@ -359,6 +362,7 @@ impl Delivery {
             held_max: config.held_max.max(2),
             outbox_rows_max: config.outbox_rows_max.max(1),
             retry: config.retry,
+            kept: AtomicU64::new(0),
             intake: Mutex::new(Intake {
                 events: VecDeque::new(),
                 first: 0,
@@ -435,6 +439,15 @@ impl Delivery {
         drop(intake);
         self.shared.intake_ready.notify_one();
         true
+    }
+
+    /// Returns how many of the offered events are settled: in the outbox, replaced by a later one, or refused.
+    ///
+    /// A record of a decision that is written only once it is among them names no decision that `kill -9` can lose.
+    pub fn kept(&self) -> u64 {
+        let kept = self.shared.kept.load(Ordering::Acquire);
+        let stats = self.shared.stats();
+        kept + stats.coalesced + stats.refused
     }
 
     /// Waits until everything offered has ended, at most `timeout`; returns whether it has.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use offpath_capture::{
-    CaptureCounters, LiveOptions, LiveSource, PacketSource, Polled, SourceError, drop_privileges,
+    CaptureCounters, LiveOptions, LiveSource, PacketSource, Polled, PrivilegeError, SourceError,
+    drop_privileges,
 };
 use offpath_packet::{DecodeCounters, Decoder, Outcome};
 use offpath_types::Timestamp;
@@ -91,6 +92,9 @@ pub(crate) fn run(
             "no interface: give one with -i, or set capture.interfaces in the configuration"
         )));
     }
+    if let Some(twice) = interfaces.iter().enumerate().find(|(i, name)| interfaces[..*i].contains(name)) {
+        return Err(Failure::usage(anyhow::anyhow!("interface {} is named twice", twice.1)));
+    }
     let workers = usize::from(args.workers.map_or(config.capture.workers as u8, u8::from)).clamp(1, SHARDS);
     let mut sources = Vec::new();
     for (number, interface) in interfaces.iter().enumerate() {
@@ -101,7 +105,10 @@ pub(crate) fn run(
     }
     let user = args.user.as_deref().unwrap_or(&config.capture.user);
     if !user.is_empty() {
-        drop_privileges(Some(user)).map_err(|e| Failure::ours(e.into()))?;
+        drop_privileges(Some(user)).map_err(|e| match e {
+            PrivilegeError::NoUser { .. } | PrivilegeError::NotRoot { .. } => Failure::usage(e.into()),
+            e => Failure::ours(e.into()),
+        })?;
     }
     let shared = Arc::new(Shared::default());
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -164,6 +171,7 @@ pub(crate) fn run(
         if args.duration.is_some_and(|secs| now.nanos_since(started) >= secs.saturating_mul(1_000_000_000)) {
             shared.stop.store(true, Ordering::Relaxed);
         }
+        judge.write_kept(false)?;
         housekeeping.run(now, &shared, judge, stats)?;
     }
     judge.take(&mut merge, Timestamp::MAX)?;
@@ -206,7 +214,8 @@ fn live_options(
 }
 
 fn source_failure(interface: &str, error: SourceError) -> Failure {
-    Failure::input(anyhow::Error::new(error).context(format!("cannot capture on {interface}")))
+    let kind = if matches!(error, SourceError::Filter { .. }) { Failure::usage } else { Failure::input };
+    kind(anyhow::Error::new(error).context(format!("cannot capture on {interface}")))
 }
 
 fn signal_flag(signal: i32, shared: Arc<Shared>) -> Result<(), Failure> {
@@ -274,7 +283,7 @@ fn capture_loop(
         }
     }
     let mut finished = Vec::new();
-    worker.collect(flushed, &mut finished);
+    worker.collect(flushed, Timestamp::MAX, &mut finished);
     worker.finish(&mut finished);
     // The last batch may wait: capture is over.
     let _ = sender.send((lane, Batch::new(finished, Timestamp::MAX, writer.as_mut())));
@@ -292,7 +301,8 @@ fn hand_on(
     writer: Option<&mut RecordWriter>,
 ) {
     let mut finished = Vec::new();
-    worker.collect(now, &mut finished);
+    // Live, being early is worth more than the order of what a timer ended a moment ago.
+    worker.collect(now, Timestamp::MAX, &mut finished);
     if let Err(TrySendError::Full((_, batch))) = sender.try_send((lane, Batch::new(finished, now, writer))) {
         shared.dropped.fetch_add(batch.transactions.len() as u64, Ordering::Relaxed);
     }

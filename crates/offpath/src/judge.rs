@@ -1,5 +1,6 @@
 //! The end of the pipeline: scoring, planning, records, and what the report needs.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -35,6 +36,10 @@ pub(crate) struct Judge {
     line: Vec<u8>,
     events: Vec<Event>,
     delivery: Option<Delivery>,
+    /// Events offered to delivery so far.
+    offered: u64,
+    /// Decision records that wait until the outbox has their decision: the number of their offer, and the line.
+    unkept: VecDeque<(u64, Vec<u8>)>,
     live: bool,
     observed: Observability,
     counters: PipelineCounters,
@@ -64,6 +69,8 @@ impl Judge {
             line: Vec::with_capacity(4096),
             events: Vec::new(),
             delivery,
+            offered: 0,
+            unkept: VecDeque::new(),
             live,
             observed: Observability::default(),
             counters: PipelineCounters::default(),
@@ -108,12 +115,33 @@ impl Judge {
         self.flush()
     }
 
-    /// Writes out what is buffered.
+    /// Writes out what is buffered, and the records of decisions that the outbox has.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.write_kept(false)?;
         for output in [&mut self.transactions, &mut self.decisions].into_iter().flatten() {
             output.flush().map_err(|e| Failure::ours(e.into()))?;
         }
         Ok(())
+    }
+
+    /// Writes out everything, delivered or not.
+    pub(crate) fn close(&mut self) -> Result<(), Failure> {
+        self.write_kept(true)?;
+        self.flush()
+    }
+
+    /// Writes the records of decisions that `kill -9` cannot lose any more.
+    pub(crate) fn write_kept(&mut self, all: bool) -> Result<(), Failure> {
+        if self.unkept.is_empty() {
+            return Ok(());
+        }
+        let kept = if all { u64::MAX } else { self.delivery.as_ref().map_or(u64::MAX, Delivery::kept) };
+        let Some(out) = &mut self.decisions else { return Ok(()) };
+        while self.unkept.front().is_some_and(|(number, _)| *number <= kept) {
+            let Some((_, line)) = self.unkept.pop_front() else { break };
+            out.write_all(&line).map_err(|e| Failure::ours(e.into()))?;
+        }
+        if self.live { out.flush().map_err(|e| Failure::ours(e.into())) } else { Ok(()) }
     }
 
     /// Says which share of `frames` on the wire reached us lately; live capture only.
@@ -179,15 +207,13 @@ impl Judge {
                 if let Some(nanos) = detected_after {
                     self.detection_us.saturating_record(nanos / 1000);
                 }
-                if let Some(out) = &mut self.decisions {
-                    let record = decision_record(decision);
-                    serde_json::to_writer(&mut *out, &record)
-                        .map_err(io::Error::from)
-                        .and_then(|()| out.write_all(b"\n"))
+                if self.decisions.is_some() {
+                    let mut line = serde_json::to_vec(&decision_record(decision))
                         .map_err(|e| Failure::ours(e.into()))?;
-                    if self.live {
-                        out.flush().map_err(|e| Failure::ours(e.into()))?;
-                    }
+                    line.push(b'\n');
+                    // Written once the outbox has the decision; without delivery at once.
+                    let number = if self.delivery.is_some() { self.offered + 1 } else { 0 };
+                    self.unkept.push_back((number, line));
                 }
             }
             self.findings.event(&event);
@@ -197,9 +223,10 @@ impl Judge {
                     .filter(|_| self.live)
                     .map(|tx| std::time::UNIX_EPOCH + std::time::Duration::from_nanos(tx.emitted.as_nanos()));
                 delivery.offer(event, seen);
+                self.offered += 1;
             }
         }
-        Ok(())
+        self.write_kept(false)
     }
 }
 

@@ -22,6 +22,7 @@ mod report;
 mod timefmt;
 mod worker;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -77,7 +78,7 @@ pub fn fuzz_config(data: &[u8]) {
     config::fuzz_config(data);
 }
 
-fn load_config(path: Option<&std::path::Path>) -> Result<Config, Failure> {
+fn load_config(path: Option<&Path>) -> Result<Config, Failure> {
     Config::load(path).map_err(|e| Failure::usage(e.into()))
 }
 
@@ -97,12 +98,19 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
             .with_context(|| format!("cannot read the key log {}", keylog.display()))
             .map_err(Failure::input)?;
     }
+    check_outputs(&args.output, &args.files)?;
     let key = load_key(&config)?;
     let delivery = if args.deliver { delivery::start(&config)? } else { None };
     let mut judge = Judge::new(&args.output, &config, key, delivery, false)?;
     let mut stats = args.output.stats.as_deref().map(StatsFile::open).transpose()?;
     let done = replay::run(args, &config, &mut judge)?;
     let ledger = finish(&args.output, &config, &mut judge, done.ledger, &mut stats, &done.problems)?;
+    let late = ledger.pipeline.transactions_late_total;
+    if late > 0 {
+        return Err(Failure::ours(anyhow::anyhow!(
+            "{late} transactions came out of order (please report this)"
+        )));
+    }
     if !done.problems.is_empty() {
         return Err(Failure::input(anyhow::anyhow!("{}", done.problems.join("\noffpath: "))));
     }
@@ -111,6 +119,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
 
 fn attach(args: &AttachArgs) -> Result<(), Failure> {
     let config = load_config(args.output.config.as_deref())?;
+    check_outputs(&args.output, &[])?;
     let key = load_key(&config)?;
     let delivery = delivery::start(&config)?;
     let mut judge = Judge::new(&args.output, &config, key, delivery, true)?;
@@ -118,6 +127,44 @@ fn attach(args: &AttachArgs) -> Result<(), Failure> {
     let ledger = attach::run(args, &config, &mut judge, &mut stats)?;
     let ledger = finish(&args.output, &config, &mut judge, ledger, &mut stats, &[])?;
     balanced(&ledger)
+}
+
+/// Refuses outputs that are one of the inputs, or each other, before anything is truncated.
+fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let identity =
+        |path: &Path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| (m.dev(), m.ino()));
+    let outputs = [
+        ("--transactions", output.transactions.as_deref()),
+        ("--decisions", output.decisions.as_deref()),
+        ("--stats", output.stats.as_deref()),
+    ];
+    let given: Vec<_> = outputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+    for (i, (name, path)) in given.iter().enumerate() {
+        for (other, other_path) in &given[..i] {
+            let same =
+                path == other_path || identity(path).is_some_and(|id| identity(other_path) == Some(id));
+            if same {
+                return Err(Failure::usage(anyhow::anyhow!(
+                    "{other} and {name} both go to {}",
+                    path.display()
+                )));
+            }
+        }
+        let Some(id) = identity(path) else { continue };
+        // Names that cannot be expanded are an error of opening the inputs, later.
+        let read = offpath_capture::input_files(inputs).unwrap_or_default();
+        if let Some(input) = read.into_iter().find(|input| identity(input) == Some(id)) {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "{name} would overwrite the input {}",
+                input.display()
+            )));
+        }
+    }
+    if inputs.iter().filter(|input| *input == Path::new("-")).count() > 1 {
+        return Err(Failure::usage(anyhow::anyhow!("standard input can be read only once")));
+    }
+    Ok(())
 }
 
 /// Drains delivery, writes stats and the report.
@@ -133,6 +180,7 @@ fn finish(
     if let Some(delivery) = judge.delivery() {
         delivery::drain(delivery, config);
     }
+    judge.close()?;
     judge.fill(&mut ledger);
     if let Some(stats) = stats {
         stats.write(&ledger, judge, false)?;

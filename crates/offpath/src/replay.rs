@@ -21,7 +21,7 @@ use crate::ledger::Ledger;
 use crate::merge::{Batch, Merge};
 use crate::progress::Progress;
 use crate::records::RecordWriter;
-use crate::worker::{SHARDS, Worker, shard_of};
+use crate::worker::{SHARDS, Worker, settled, shard_of};
 
 /// Frames after which one thread that does everything turns from parsing to scoring: few, so that what is parsed is
 /// still in the second-level cache when it is scored (with 2048, a replay took a tenth longer).
@@ -93,13 +93,14 @@ fn run_inline(
         }
         if since >= TURN_FRAMES {
             since = 0;
-            worker.collect(now, &mut finished);
-            merge.push(0, Batch::new(std::mem::take(&mut finished), now, writer.as_mut()));
-            judge.take(&mut merge, now)?;
+            let until = settled(now);
+            worker.collect(now, until, &mut finished);
+            merge.push(0, Batch::new(std::mem::take(&mut finished), until, writer.as_mut()));
+            judge.take(&mut merge, until)?;
             progress.update(source.progress());
         }
     }
-    worker.collect(now, &mut finished);
+    worker.collect(now, settled(now), &mut finished);
     worker.finish(&mut finished);
     merge.push(0, Batch::new(finished, Timestamp::MAX, writer.as_mut()));
     judge.take(&mut merge, Timestamp::MAX)?;
@@ -328,14 +329,14 @@ fn work(
         for (hash, segment) in batch.segments() {
             worker.segment_hashed(hash, &segment);
         }
-        worker.collect(batch.until, &mut finished);
+        worker.collect(batch.until, settled(batch.until), &mut finished);
         let (until, last) = (batch.until, batch.last);
         // A full spare queue only means that the reader has enough.
         let _ = spare.try_send(batch);
         if last {
             worker.finish(&mut finished);
         }
-        let watermark = if last { Timestamp::MAX } else { until };
+        let watermark = if last { Timestamp::MAX } else { settled(until) };
         if done.send((index, Batch::new(finished, watermark, writer.as_deref_mut()))).is_err() {
             break;
         }

@@ -284,6 +284,15 @@ impl Findings {
                 ledger.capture.kernel_dropped, ledger.capture.interface_dropped
             )?;
         }
+        let back = ledger.capture.time_backwards_total;
+        if back > 0 {
+            writeln!(
+                out,
+                "Clock: {back} of {} frames were older than the frame before them and took its time; if that is many, \
+                 one frame's time lies far ahead",
+                ledger.capture.frames_total
+            )?;
+        }
         let balances = ledger.balances();
         if balances.iter().all(crate::ledger::Balance::holds) {
             writeln!(out, "Ledger: balanced ({} equations)", balances.len())?;

@@ -20,6 +20,15 @@ pub(crate) const fn shard_of(hash: u64) -> usize {
     (hash >> 60) as usize
 }
 
+/// Returns the time before which nothing more can be finished once flow tables have advanced to `now`.
+///
+/// A timer is noticed up to a tick of its wheel late (2^30 ns, `FlowTable::TICK_NANOS`) and stamps what it ends with
+/// the time at which it fell due, so the last tick is never settled.
+pub(crate) const fn settled(now: Timestamp) -> Timestamp {
+    let tick = FlowTable::<Sink>::TICK_NANOS;
+    Timestamp::from_nanos(now.as_nanos() / tick * tick)
+}
+
 counters! {
     /// What went wrong on our side and was contained.
     pub struct WorkerCounters {
@@ -36,6 +45,8 @@ pub(crate) struct Worker {
     seed: u64,
     /// Transactions of all shards, in the order in which they were finished.
     finished: Vec<Transaction>,
+    /// What was emitted before this has been moved out of `finished`.
+    taken_until: Timestamp,
 }
 
 /// One flow table with its own parser: limits of both are the shard's.
@@ -62,14 +73,14 @@ impl Worker {
             index_of[shard] = shards.len() as u8;
             shards.push(Shard::new(stream, protocol, key, seed));
         }
-        Self { shards, index_of, seed, finished: Vec::new() }
+        Self { shards, index_of, seed, finished: Vec::new(), taken_until: Timestamp::ZERO }
     }
 
     /// Makes a worker that owns every flow it is given, in one shard: for live capture, where the kernel spreads flows.
     pub(crate) fn sole(stream: &StreamLimits, protocol: &ProtocolConfig, key: &IdentityKey) -> Self {
         let seed = key.seed(b"flow-hash");
         let shards = vec![Shard::new(stream, protocol, key, seed)];
-        Self { shards, index_of: [0; SHARDS], seed, finished: Vec::new() }
+        Self { shards, index_of: [0; SHARDS], seed, finished: Vec::new(), taken_until: Timestamp::ZERO }
     }
 
     /// Takes one segment of a flow that one of this worker's shards owns.
@@ -90,13 +101,19 @@ impl Worker {
         }
     }
 
-    /// Expires what ended before `now`, and moves every transaction that was finished before `now` into `out`.
-    pub(crate) fn collect(&mut self, now: Timestamp, out: &mut Vec<Transaction>) {
+    /// Expires what ended before `now`, and moves every transaction that was finished before `until` into `out`.
+    ///
+    /// Whoever needs the total order takes [`settled`] of `now` for `until`.
+    pub(crate) fn collect(&mut self, now: Timestamp, until: Timestamp, out: &mut Vec<Transaction>) {
         for shard in &mut self.shards {
             shard.table.advance(now, &mut shard.sink);
             self.finished.append(&mut shard.sink.out);
         }
-        take_before(now, &mut self.finished, out);
+        // Looking through what waits costs its length, so it is done once a tick, not once a turn.
+        if until == Timestamp::MAX || until > self.taken_until {
+            self.taken_until = until;
+            take_before(until, &mut self.finished, out);
+        }
     }
 
     /// Ends every flow.

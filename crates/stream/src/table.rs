@@ -57,6 +57,10 @@ pub struct FlowTable<S: StreamSink> {
 }
 
 impl<S: StreamSink> FlowTable<S> {
+    /// Coarsest tick of a timer: after [`FlowTable::advance`] to `now`, whatever fell due before the multiple of this at
+    /// or before `now` has been handed on. What falls due later is handed on later, with the time at which it fell due.
+    pub const TICK_NANOS: u64 = 1 << FLOW_TICK_SHIFT;
+
     /// Makes an empty table; it owns next to no memory until flows come.
     ///
     /// `seed` is secret and keys the hash; give the same one as for choosing the shard.

@@ -1,6 +1,7 @@
 //! The outbox thread: takes what was offered, writes it down, hands it to the targets.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Intake, Offered, Shared, expires_ms};
@@ -44,6 +45,7 @@ impl Pump {
         loop {
             let (offered, ended, stop) = self.wait();
             let mut finished = offered.len() as u64;
+            let taken = finished;
             let rows = self.rows(offered);
             if (!rows.is_empty() || !ended.is_empty())
                 && let Some(outbox) = &mut self.outbox
@@ -58,6 +60,8 @@ impl Pump {
                     tracing::error!(%error, "the outbox cannot be written");
                 }
             }
+            // On disk now, where there is a disk: what comes next may be killed at any moment.
+            self.shared.kept.fetch_add(taken, Ordering::Release);
             let added = rows.len() as u64;
             self.hand_out(rows);
             for end in &ended {
