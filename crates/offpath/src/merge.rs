@@ -10,6 +10,9 @@ use offpath_types::{Timestamp, Transaction};
 
 use crate::records::RecordWriter;
 
+/// Batches that are kept to be filled again.
+const SPENT_MAX: usize = 64;
+
 /// Finished transactions of one worker, sorted by [`Transaction::order`], with the heads of their records.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -26,21 +29,32 @@ pub(crate) struct Batch {
 impl Batch {
     /// Sorts `transactions` and renders their record heads where there is a `writer`.
     pub(crate) fn new(
-        mut transactions: Vec<Transaction>,
+        transactions: Vec<Transaction>,
         watermark: Timestamp,
         writer: Option<&mut RecordWriter>,
     ) -> Self {
-        sort(&mut transactions);
-        let (mut heads, mut head_ends) = (Vec::new(), Vec::new());
+        let mut batch = Self { transactions, ..Self::default() };
+        batch.finish(watermark, writer);
+        batch
+    }
+
+    /// Frees what the batch held and keeps its memory for the next use.
+    pub(crate) fn clear(&mut self) {
+        self.transactions.clear();
+        self.heads.clear();
+        self.head_ends.clear();
+    }
+
+    /// Sorts what is in `transactions` and renders record heads where there is a `writer`.
+    pub(crate) fn finish(&mut self, watermark: Timestamp, writer: Option<&mut RecordWriter>) {
+        self.watermark = watermark;
+        sort(&mut self.transactions);
         if let Some(writer) = writer {
-            heads.reserve(transactions.len() * 900);
-            head_ends.reserve(transactions.len());
-            for tx in &transactions {
-                writer.push_head(tx, &mut heads);
-                head_ends.push(heads.len());
+            for tx in &self.transactions {
+                writer.push_head(tx, &mut self.heads);
+                self.head_ends.push(self.heads.len());
             }
         }
-        Self { transactions, heads, head_ends, watermark }
     }
 
     fn head(&self, index: usize) -> &[u8] {
@@ -88,12 +102,14 @@ impl Lane {
         self.batches.front().and_then(|b| b.transactions.get(self.next))
     }
 
-    fn step(&mut self) {
+    /// Moves on; returns the batch that this ended.
+    fn step(&mut self) -> Option<Batch> {
         self.next += 1;
         if self.batches.front().is_some_and(|b| self.next >= b.transactions.len()) {
-            self.batches.pop_front();
             self.next = 0;
+            return self.batches.pop_front();
         }
+        None
     }
 }
 
@@ -104,12 +120,19 @@ pub(crate) struct Merge {
     /// Transactions that arrived behind what was already handed out (live capture only: a late lane).
     pub(crate) late_total: u64,
     done: Timestamp,
+    /// Batches that were handed out whole, with their lanes.
+    spent: Vec<(usize, Batch)>,
 }
 
 impl Merge {
     /// Makes a merge of `lanes` lanes.
     pub(crate) fn new(lanes: usize) -> Self {
-        Self { lanes: (0..lanes).map(|_| Lane::default()).collect(), late_total: 0, done: Timestamp::ZERO }
+        Self {
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            late_total: 0,
+            done: Timestamp::ZERO,
+            spent: Vec::new(),
+        }
     }
 
     /// Takes a batch of lane `lane`.
@@ -146,8 +169,18 @@ impl Merge {
             if let Some(batch) = lane.batches.front() {
                 take(&batch.transactions[lane.next], batch.head(lane.next));
             }
-            lane.step();
+            if let Some(batch) = lane.step()
+                && self.spent.len() < SPENT_MAX
+            {
+                self.spent.push((i, batch));
+            }
         }
+    }
+
+    /// Yields batches that were handed out, so that their makers can free and fill them again: memory that one thread
+    /// takes and another gives back is dear.
+    pub(crate) fn take_spent(&mut self) -> impl Iterator<Item = (usize, Batch)> {
+        self.spent.drain(..)
     }
 }
 

@@ -73,7 +73,7 @@ fn run_inline(
     let mut writer = judge.records_wanted().then(|| RecordWriter::new(format));
     let mut merge = Merge::new(1);
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
-    let mut finished = Vec::new();
+    let mut batch = Batch::default();
     loop {
         match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
@@ -94,15 +94,21 @@ fn run_inline(
         if since >= TURN_FRAMES {
             since = 0;
             let until = settled(now);
-            worker.collect(now, until, &mut finished);
-            merge.push(0, Batch::new(std::mem::take(&mut finished), until, writer.as_mut()));
-            judge.take(&mut merge, until)?;
+            worker.collect(now, until, &mut batch.transactions);
+            if !batch.transactions.is_empty() {
+                batch.finish(until, writer.as_mut());
+                merge.push(0, batch);
+                judge.take(&mut merge, until)?;
+                batch = merge.take_spent().next().map(|(_, spent)| spent).unwrap_or_default();
+                batch.clear();
+            }
             progress.update(source.progress());
         }
     }
-    worker.collect(now, settled(now), &mut finished);
-    worker.finish(&mut finished);
-    merge.push(0, Batch::new(finished, Timestamp::MAX, writer.as_mut()));
+    worker.collect(now, settled(now), &mut batch.transactions);
+    worker.finish(&mut batch.transactions);
+    batch.finish(Timestamp::MAX, writer.as_mut());
+    merge.push(0, batch);
     judge.take(&mut merge, Timestamp::MAX)?;
     judge.end_of_capture(now)?;
     replayed.ledger.add_source(source.counters(), *decoder.counters());
@@ -200,13 +206,15 @@ fn run_threads(
     let key = judge.key().clone();
     let (done_tx, done_rx) = bounded::<(usize, Batch)>(QUEUE_BATCHES * workers);
     thread::scope(|scope| {
-        let mut feeds = Vec::new();
+        let (mut feeds, mut backs) = (Vec::new(), Vec::new());
         let mut joins = Vec::new();
         // Empty batches travel back to the reader, so that the steady state allocates nothing.
         let (spare_tx, spare_rx) = bounded::<SegmentBatch>(QUEUE_BATCHES * workers);
         for index in 0..workers {
             let (feed_tx, feed_rx) = bounded::<SegmentBatch>(QUEUE_BATCHES);
             feeds.push(feed_tx);
+            let (back_tx, back_rx) = bounded::<Batch>(QUEUE_BATCHES * 2);
+            backs.push(back_tx);
             let (done, spare, key) = (done_tx.clone(), spare_tx.clone(), key.clone());
             joins.push(
                 thread::Builder::new()
@@ -214,7 +222,8 @@ fn run_threads(
                     .spawn_scoped(scope, move || {
                         let mut writer = records.then(|| RecordWriter::new(format));
                         let worker = config.worker(index, workers, &key);
-                        work(index, worker, &feed_rx, &spare, &done, writer.as_mut())
+                        let lane = Lane { index, feed: &feed_rx, spare: &spare, done: &done, back: &back_rx };
+                        work(&lane, worker, writer.as_mut())
                     })
                     .context("cannot start a worker thread")
                     .map_err(Failure::ours)?,
@@ -241,6 +250,10 @@ fn run_threads(
             {
                 // Keep receiving so that no thread waits for ever; the error is reported below.
                 failure = Some(e);
+            }
+            for (lane, spent) in merge.take_spent() {
+                // A full queue only means that the worker has enough.
+                let _ = backs[lane].try_send(spent);
             }
         }
         for join in joins {
@@ -316,28 +329,39 @@ fn read(
     ReaderDone { capture: source.counters(), decode: *decoder.counters(), last: now, error }
 }
 
-fn work(
+/// The queues of one worker.
+struct Lane<'a> {
     index: usize,
-    mut worker: Worker,
-    feed: &Receiver<SegmentBatch>,
-    spare: &Sender<SegmentBatch>,
-    done: &Sender<(usize, Batch)>,
-    mut writer: Option<&mut RecordWriter>,
-) -> Worker {
-    for batch in feed {
-        let mut finished = Vec::new();
-        for (hash, segment) in batch.segments() {
+    /// Segments from the reader, and where their batches go back to.
+    feed: &'a Receiver<SegmentBatch>,
+    spare: &'a Sender<SegmentBatch>,
+    /// Transactions to the judge, and where their batches come back from.
+    done: &'a Sender<(usize, Batch)>,
+    back: &'a Receiver<Batch>,
+}
+
+fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWriter>) -> Worker {
+    let mut sent = Timestamp::ZERO;
+    for segments in lane.feed {
+        let mut batch = lane.back.try_recv().unwrap_or_default();
+        batch.clear();
+        for (hash, segment) in segments.segments() {
             worker.segment_hashed(hash, &segment);
         }
-        worker.collect(batch.until, settled(batch.until), &mut finished);
-        let (until, last) = (batch.until, batch.last);
+        worker.collect(segments.until, settled(segments.until), &mut batch.transactions);
+        let (until, last) = (segments.until, segments.last);
         // A full spare queue only means that the reader has enough.
-        let _ = spare.try_send(batch);
+        let _ = lane.spare.try_send(segments);
         if last {
-            worker.finish(&mut finished);
+            worker.finish(&mut batch.transactions);
         }
         let watermark = if last { Timestamp::MAX } else { settled(until) };
-        if done.send((index, Batch::new(finished, watermark, writer.as_deref_mut()))).is_err() {
+        if watermark == sent && batch.transactions.is_empty() {
+            continue;
+        }
+        sent = watermark;
+        batch.finish(watermark, writer.as_deref_mut());
+        if lane.done.send((lane.index, batch)).is_err() {
             break;
         }
     }
