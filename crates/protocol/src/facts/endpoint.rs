@@ -116,6 +116,7 @@ fn decode<'a>(raw: &'a [u8], buf: &'a mut [u8; SHAPE_BYTES_MAX]) -> Option<&'a [
 }
 
 /// Tells whether the template has a `{token}`, long `{hex}`, `{uuid}` or `{…}` for a path segment.
+#[cold]
 pub(super) fn is_token(raw: &[u8]) -> bool {
     /// Fewer hexadecimal digits name a commit or a file more often than they open a door.
     const HEX_BYTES_MIN: usize = 16;
@@ -195,7 +196,7 @@ fn shape_segment(segment: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(whole);
         return;
     }
-    if shape::is_jwt(segment) || shape::is_bot_key(segment) {
+    if segment.len() >= shape::SEGMENT_BYTES_MIN && (shape::is_jwt(segment) || shape::is_bot_key(segment)) {
         out.extend_from_slice(b"{token}");
         return;
     }

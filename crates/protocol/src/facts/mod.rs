@@ -429,7 +429,7 @@ impl Facts {
         endpoint_hash.write(&self.endpoint);
         tx.endpoint_hash = endpoint_hash.finish();
         // What a segment hides has a placeholder in the template.
-        let hide = memchr::memchr(b'{', &self.endpoint).is_some() && target::may_hold_secret_segments(path);
+        let hide = memchr::memchr(b'{', &self.endpoint).is_some() && target::has_secret_segments(path);
 
         let target = if hide || target::may_hold_secrets(target) {
             self.read_target(target, tx);
@@ -457,7 +457,7 @@ impl Facts {
         let referrer = seen.referer.unwrap_or_default();
         let referrer_kept = &referrer[..referrer.len().min(max)];
         let stored_referrer =
-            if target::may_hold_secrets(referrer_kept) || target::may_hold_secret_segments(referrer_kept) {
+            if target::may_hold_secrets(referrer_kept) || target::has_secret_segments(referrer_kept) {
                 target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
                 target::hide_segments(&mut self.referrer);
                 self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);

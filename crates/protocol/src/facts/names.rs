@@ -223,7 +223,9 @@ const SECRET_NAMES: &[&[u8]] = &[
     b"totp",
     b"totpcode",
     b"xamzcredential",
+    b"xamzsignature",
     b"xgoogcredential",
+    b"xgoogsignature",
 ];
 
 /// Names with many meanings, of which one is a secret, sorted.
@@ -456,7 +458,8 @@ mod tests {
             ("sid", Secrecy::SecretIfLong),
             ("ticket", Secrecy::SecretIfLong),
             ("code", Secrecy::SecretIfVeryLong),
-            ("X-Amz-Signature", Secrecy::SecretIfVeryLong),
+            ("X-Amz-Signature", Secrecy::Secret),
+            ("signature", Secrecy::SecretIfVeryLong),
             ("X-Amz-Credential", Secrecy::Secret),
             ("mfa_code", Secrecy::Secret),
             ("zipcode", Secrecy::Open),

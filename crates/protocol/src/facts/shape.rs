@@ -7,20 +7,23 @@ use super::secret::{SecretBuf, form_decode, percent};
 
 /// Shortest value that is looked into: `token%3Dx`.
 const VALUE_BYTES_MIN: usize = 9;
-/// Shortest path segment that can be a secret: a card number.
-const SEGMENT_BYTES_MIN: usize = 13;
+/// Shortest path segment that can be a secret, but for userinfo: a card number.
+pub(super) const SEGMENT_BYTES_MIN: usize = 13;
 
 /// Tells whether a parameter's value, still encoded, is or holds a secret. Linear; short values and those without
 /// anything encoded cost one pass; the others are decoded twice at most. `decoded` is room for the decoded value, and empty on return.
+#[inline]
 pub(super) fn is_secret(
     value: &[u8],
     users: &FieldNames,
     passwords: &FieldNames,
     decoded: &mut SecretBuf,
 ) -> bool {
-    if value.len() < VALUE_BYTES_MIN {
-        return false;
-    }
+    value.len() >= VALUE_BYTES_MIN && long_is_secret(value, users, passwords, decoded)
+}
+
+#[inline(never)]
+fn long_is_secret(value: &[u8], users: &FieldNames, passwords: &FieldNames, decoded: &mut SecretBuf) -> bool {
     if holds_userinfo(value) || holds_card(value) || path_is_secret(value) {
         return true;
     }
@@ -178,6 +181,7 @@ pub(super) fn path_is_secret(text: &[u8]) -> bool {
 }
 
 /// Returns where the first segment of `path` is that is a secret.
+#[inline(never)]
 pub(super) fn first_secret_segment(path: &[u8]) -> Option<(usize, usize)> {
     DoorWords::default().next_secret(path, 0)
 }

@@ -229,16 +229,20 @@ fn path_start(text: &[u8]) -> usize {
     if text.starts_with(b"/") { 0 } else { authority(text).1 }
 }
 
-/// Shortest path that has a segment for [`hide_segments`]: `/u:p@h`.
-const SECRET_PATH_BYTES_MIN: usize = 6;
-
-/// Tells whether the path of `text` can hold a segment for [`hide_segments`]. Cheap; true is a "maybe".
-pub(super) fn may_hold_secret_segments(text: &[u8]) -> bool {
+/// Tells whether the path of `text` has a segment for [`hide_segments`]. One pass where all are short.
+pub(super) fn has_secret_segments(text: &[u8]) -> bool {
     let path = &text[path_start(text)..];
-    if path.len() < SECRET_PATH_BYTES_MIN {
-        return false;
+    let mut run = 0;
+    for &c in path {
+        run = if c == b'/' { 0 } else { run + 1 };
+        if run >= shape::SEGMENT_BYTES_MIN || c == b'@' {
+            return shape::first_secret_segment(cut(cut(path, b'#').0, b'?').0).is_some();
+        }
+        if matches!(c, b'?' | b'#') {
+            break;
+        }
     }
-    shape::first_secret_segment(cut(cut(path, b'#').0, b'?').0).is_some()
+    false
 }
 
 /// Replaces the path segments of `text` that are secrets: JSON Web Tokens, card numbers, keys of bots, and what looks
@@ -246,9 +250,7 @@ pub(super) fn may_hold_secret_segments(text: &[u8]) -> bool {
 pub(super) fn hide_segments(text: &mut Vec<u8>) {
     let start = path_start(text);
     let path_len = cut(cut(&text[start..], b'#').0, b'?').0.len();
-    if path_len < SECRET_PATH_BYTES_MIN
-        || shape::first_secret_segment(&text[start..start + path_len]).is_none()
-    {
+    if !has_secret_segments(text) {
         return;
     }
     let mut old = SecretBuf::default();
@@ -311,7 +313,7 @@ mod tests {
                 found.push(format!("{p:?}={}", String::from_utf8_lossy(v)));
             },
         );
-        let hidden = may_hold_secret_segments(&out);
+        let hidden = has_secret_segments(&out);
         let before = out.clone();
         hide_segments(&mut out);
         assert_eq!(hidden, out != before, "{text}");
