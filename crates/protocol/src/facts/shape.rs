@@ -11,19 +11,14 @@ const VALUE_BYTES_MIN: usize = 9;
 pub(super) const SEGMENT_BYTES_MIN: usize = 13;
 
 /// Tells whether a parameter's value, still encoded, is or holds a secret. Linear; short values and those without
-/// anything encoded cost one pass; the others are decoded twice at most. `decoded` is room for the decoded value, and empty on return.
+/// anything encoded cost one pass; the others are decoded twice at most.
 #[inline]
-pub(super) fn is_secret(
-    value: &[u8],
-    users: &FieldNames,
-    passwords: &FieldNames,
-    decoded: &mut SecretBuf,
-) -> bool {
-    value.len() >= VALUE_BYTES_MIN && long_is_secret(value, users, passwords, decoded)
+pub(super) fn is_secret(value: &[u8], users: &FieldNames, passwords: &FieldNames) -> bool {
+    value.len() >= VALUE_BYTES_MIN && long_is_secret(value, users, passwords)
 }
 
 #[inline(never)]
-fn long_is_secret(value: &[u8], users: &FieldNames, passwords: &FieldNames, decoded: &mut SecretBuf) -> bool {
+fn long_is_secret(value: &[u8], users: &FieldNames, passwords: &FieldNames) -> bool {
     if holds_userinfo(value) || holds_card(value) || path_is_secret(value) {
         return true;
     }
@@ -36,15 +31,14 @@ fn long_is_secret(value: &[u8], users: &FieldNames, passwords: &FieldNames, deco
             || path_is_secret(text)
             || holds_secret_name(text, users, passwords)
     };
-    decoded.clear();
-    form_decode(value, decoded);
+    let mut decoded = SecretBuf::default();
+    form_decode(value, &mut decoded);
     let mut secret = holds(decoded.bytes());
     if !secret && memchr::memchr(b'%', decoded.bytes()).is_some() {
         let mut twice = SecretBuf::default();
         form_decode(decoded.bytes(), &mut twice);
         secret = holds(twice.bytes());
     }
-    decoded.clear();
     secret
 }
 

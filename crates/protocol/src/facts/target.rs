@@ -111,7 +111,7 @@ pub(super) fn redact<'a>(
     mut found: impl FnMut(Param, &'a [u8], &'a [u8]),
 ) {
     let (start, mut at) = authority(text);
-    match memchr::memrchr(b'@', &text[start..at]) {
+    match if at == 0 { None } else { memchr::memrchr(b'@', &text[start..at]) } {
         Some(userinfo) => {
             out.extend_from_slice(&text[..start]);
             out.extend_from_slice(REDACTED);
@@ -127,7 +127,6 @@ pub(super) fn redact<'a>(
     let mut query_value_end = 0;
     // Up to where values were looked into.
     let mut looked_into = 0;
-    let mut decoded = SecretBuf::default();
     while at < text.len() {
         let c = text[at];
         out.push(c);
@@ -183,7 +182,7 @@ pub(super) fn redact<'a>(
         }
         // A parameter within a value that was looked into: what is left is its own beginning.
         if !secret && value_start >= looked_into {
-            secret = shape::is_secret(value, users, passwords, &mut decoded);
+            secret = shape::is_secret(value, users, passwords);
             looked_into = value_end;
         } else if !secret {
             secret = shape::path_is_secret(value);
@@ -203,6 +202,11 @@ pub(super) fn redact<'a>(
 /// without a scheme begins with an authority where it looks like `user:password@host` (CONNECT).
 fn authority(text: &[u8]) -> (usize, usize) {
     let is_slash = |c: &u8| matches!(c, b'/' | b'\\');
+    if let [b'/', second, ..] = text
+        && !is_slash(second)
+    {
+        return (0, 0);
+    }
     let colon = text
         .first()
         .filter(|c| c.is_ascii_alphabetic())
