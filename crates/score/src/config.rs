@@ -6,7 +6,7 @@ use offpath_types::{BodyHint, RedirectClass, Transaction};
 
 /// How many entities of each kind are remembered; beyond it the least useful one is evicted and counted.
 ///
-/// An entity costs about 120 bytes, plus about 420 bytes once it has tried to log in, plus 560 bytes for
+/// An entity costs about 120 bytes, plus about 500 bytes once it has tried to log in, plus 560 bytes for
 /// each of its sets that grew past 16 members. A cap of 0 is taken as 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntityCaps {

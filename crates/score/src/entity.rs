@@ -154,6 +154,8 @@ pub(crate) struct LoginState {
     pub(crate) peers: Distinct,
     /// Users refused; of a `user`: addresses refused.
     pub(crate) peers_failed: Distinct,
+    /// Of an `ip`: users refused at first and let in later, as people are.
+    pub(crate) let_in: Distinct,
     /// Addresses refused (not kept for `ip` and `user`).
     pub(crate) ips_failed: Distinct,
     /// Failure ratio of people on the endpoint tried last.
@@ -181,6 +183,7 @@ impl LoginState {
             refused: Refused::new(),
             peers: Distinct::new(),
             peers_failed: Distinct::new(),
+            let_in: Distinct::new(),
             ips_failed: Distinct::new(),
             baseline: 0.09,
             cell_share: 0.0,
@@ -206,6 +209,7 @@ impl LoginState {
         }
         self.peers.count(epoch);
         self.peers_failed.count(epoch);
+        self.let_in.count(epoch);
         self.ips_failed.count(epoch);
     }
 }

@@ -37,8 +37,8 @@ pub(crate) type Weights = [f64; Signal::COUNT];
 
 /// Rates a client's login record, where it has one: address, session, then prefix.
 pub(crate) fn client(ev: &mut Evidence, kind: EntityKind, login: &LoginState, w: &Weights) {
-    let failures = login.guesses.map(f64::from);
-    if failures[H1H] < 2.5 {
+    let guesses = login.guesses.map(f64::from);
+    if guesses[H1H] < 2.5 {
         return;
     }
     let wide = kind == EntityKind::Prefix;
@@ -49,7 +49,11 @@ pub(crate) fn client(ev: &mut Evidence, kind: EntityKind, login: &LoginState, w:
     // Users are what is independent: one person's five typos are one event. Without names, two failures
     // are taken for one user.
     let named = login.peers_failed.last_count();
-    let users = if named > 0.0 { named } else { failures[H1H] / 2.0 };
+    let users = if named > 0.0 { named } else { guesses[H1H] / 2.0 };
+    // Who got in after a few failures was a person: an office whose passwords have expired.
+    let left = (users - login.let_in.last_count()).max(0.0);
+    let failures = guesses.map(|g| g * left / users);
+    let users = left;
     let baseline = f64::from(login.baseline);
     // Groups of people differ: half as much again as the endpoint's own ratio is nothing special.
     let people = (1.5 * baseline).clamp(0.12, 0.5);

@@ -28,6 +28,8 @@ const LESSONS_MAX: f32 = 2.0;
 const EXPLAINED: f64 = 60.0;
 /// How long a cell's counts last, in seconds.
 const CELL_SECS: f32 = 1800.0;
+/// Guesses on one account in an hour up to which its success says that they were its owner's.
+const TYPOS_MAX: f32 = 6.0;
 /// Longest endpoint text kept for the report, in bytes.
 const ENDPOINT_TEXT_MAX: usize = 200;
 /// Kinds in the plain tables; `Endpoint` has its own.
@@ -326,6 +328,10 @@ impl Scorer {
                 || known_account
                     && self.login(slots, EntityKind::User).is_some_and(|l| l.peers_failed.knows(ip));
         }
+        let owner = attempt.outcome == LoginOutcome::Success
+            && self
+                .login(slots, EntityKind::User)
+                .is_some_and(|l| l.guesses[H1H] <= TYPOS_MAX && l.peers_failed.knows(ip));
         for (at, kind) in EntityKind::ALL.into_iter().enumerate() {
             let Some(slot) = slots[at] else { continue };
             let entity = if at < PLAIN {
@@ -335,6 +341,9 @@ impl Scorer {
             };
             let login = self.logins.of(entity, now);
             login.refresh(now, epoch);
+            if let (EntityKind::Ip, true, Some(user)) = (kind, owner, user) {
+                login.let_in.insert(user, epoch);
+            }
             let known = if kind == EntityKind::User { known_account } else { attempt.repeated };
             count_outcome(login, attempt.outcome, known);
             if let Some(guess) = guess
@@ -346,11 +355,11 @@ impl Scorer {
             let peer = if kind == EntityKind::User { Some(ip) } else { user };
             if let Some(peer) = peer {
                 login.peers.insert(peer, epoch);
-                if failed {
+                if failed && (kind == EntityKind::User || !attempt.repeated) {
                     login.peers_failed.insert(peer, epoch);
                 }
             }
-            if failed && !matches!(kind, EntityKind::Ip | EntityKind::User) {
+            if failed && !attempt.repeated && !matches!(kind, EntityKind::Ip | EntityKind::User) {
                 login.ips_failed.insert(ip, epoch);
             }
         }
