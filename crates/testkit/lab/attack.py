@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Attackers in the lab: credential stuffing on /api/login; one JSON line per response.
 
-attack.py BASE_URL FIRST_ADDRESS COUNT ATTEMPTS PER_SECOND   (COUNT addresses, at most 16 at a time)
+attack.py BASE_URL FIRST_ADDRESS COUNT ATTEMPTS PER_SECOND   (COUNT addresses 256 apart, at most 16 at a time)
 
 An attacker stops after five responses 403 in a row, or after ATTEMPTS.
 """
@@ -37,7 +37,7 @@ async def attacker(local, gate):
 async def main():
     gate = asyncio.Semaphore(16)
     start = ipaddress.ip_address(first)
-    await asyncio.gather(*(attacker(str(start + i), gate) for i in range(count)))
+    await asyncio.gather(*(attacker(str(start + 256 * i), gate) for i in range(count)))
 
 
 asyncio.run(main())

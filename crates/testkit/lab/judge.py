@@ -39,7 +39,7 @@ blocks = {}
 for d in decisions:
     if d["action"] == "block" and "ip" in d["match"]:
         blocks.setdefault(d["match"]["ip"], d)
-must(all(ip.startswith("10.77.2.") for ip in blocks), f"{len(blocks)} addresses blocked, all of them attackers")
+must(all(ip.startswith(("10.77.2.", "10.80.")) for ip in blocks), f"{len(blocks)} addresses blocked, all of them attackers")
 first_403 = next((r for r in one if r["status"] == 403), None)
 must(first_403 is not None, "the attacker got 403")
 if first_403 and "10.77.2.66" in blocks:

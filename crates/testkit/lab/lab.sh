@@ -46,7 +46,10 @@ link opl-sensor wctl 10.77.9
 ip -n opl-app addr add 10.77.3.2/24 dev eth0
 ip -n opl-sensor addr add 10.77.9.2/24 dev eth0
 for i in $(seq 11 20); do ip -n opl-people addr add 10.77.1.$i/24 dev eth0; done
-for i in 66 $(seq 100 163); do ip -n opl-attack addr add 10.77.2.$i/24 dev eth0; done
+ip -n opl-attack addr add 10.77.2.66/24 dev eth0
+# The second wave: 64 attackers with a /24 each, so that each has to be found by itself.
+for i in $(seq 0 63); do ip -n opl-attack addr add 10.80.$i.7/32 dev eth0; done
+ip -n opl-waf route add 10.80.0.0/16 dev wattack
 ip -n opl-people route add default via 10.77.1.1
 ip -n opl-attack route add default via 10.77.2.1
 
@@ -157,7 +160,7 @@ in_ns opl-people node "$here/people.mjs" $people 10.77.1.13 user13 "$("$testkit"
 sleep 4
 echo "lab: the attack starts"
 in_ns opl-attack $python "$here/attack.py" http://10.77.2.1 10.77.2.66 1 400 10 > "$out/attack-one.jsonl"
-in_ns opl-attack $python "$here/attack.py" http://10.77.2.1 10.77.2.100 64 120 20 > "$out/attack-many.jsonl"
+in_ns opl-attack $python "$here/attack.py" http://10.77.2.1 10.80.0.7 64 120 20 > "$out/attack-many.jsonl"
 wait "${visitors[@]}"
 
 in_ns opl-waf "$offpath" receive --listen 10.77.9.1:8900 --list > "$out/in-force.txt"

@@ -47,6 +47,10 @@ impl Pump {
             let mut finished = offered.len() as u64;
             let taken = finished;
             let rows = self.rows(offered);
+            let added = rows.len() as u64;
+            // The wire does not wait for the disk: a repeat after `kill -9` is harmless (the id is the same), and who
+            // wants to name only decisions that cannot be lost asks `Delivery::kept`.
+            self.hand_out(rows.clone());
             if (!rows.is_empty() || !ended.is_empty())
                 && let Some(outbox) = &mut self.outbox
             {
@@ -62,8 +66,6 @@ impl Pump {
             }
             // On disk now, where there is a disk: what comes next may be killed at any moment.
             self.shared.kept.fetch_add(taken, Ordering::Release);
-            let added = rows.len() as u64;
-            self.hand_out(rows);
             for end in &ended {
                 if let Some(lane) = self.lanes.get_mut(end.target) {
                     lane.held = lane.held.saturating_sub(1);
