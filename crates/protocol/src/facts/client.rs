@@ -122,8 +122,10 @@ pub(super) fn walk_forwarded<'a>(
 
 /// Joins what X-Forwarded-For and Forwarded of one head say, from the trusted peer `from`.
 ///
-/// A proxy writes one of them and may pass on what the client sent in the other. Which one it writes does not show: where
-/// they name different clients, neither is believed. One that names nobody (`Forwarded: proto=https`) denies nothing.
+/// A proxy writes one of them and may pass on what the client sent in the other. Which one it writes does not show. Where
+/// they name different clients, X-Forwarded-For is taken, which nearly every proxy writes, and the doubt is marked: to
+/// believe neither would let any client hide as the proxy by sending the other one. `client.header` settles it. One that
+/// names nobody (`Forwarded: proto=https`) denies nothing.
 pub(super) fn agreed(from: Host, x_forwarded_for: Walk, forwarded: Walk) -> Walk {
     if x_forwarded_for == forwarded {
         return forwarded;
@@ -134,8 +136,7 @@ pub(super) fn agreed(from: Host, x_forwarded_for: Walk, forwarded: Walk) -> Walk
     } else if x_forwarded_for == silent {
         forwarded
     } else {
-        let same = x_forwarded_for.client == forwarded.client;
-        Walk { client: if same { forwarded.client } else { from }, invalid: true }
+        Walk { client: x_forwarded_for.client, invalid: true }
     }
 }
 

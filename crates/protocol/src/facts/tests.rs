@@ -223,8 +223,8 @@ fn clients() {
         (
             "10.0.0.1",
             &[("X-Forwarded-For", "6.6.6.6"), ("Forwarded", "for=203.0.113.9")],
-            "10.0.0.1",
-            false,
+            "6.6.6.6",
+            true,
             true,
         ),
         (
