@@ -251,8 +251,8 @@ fn clients() {
         (
             "10.0.0.1",
             &[("Forwarded", "rubbish"), ("X-Forwarded-For", "203.0.113.9")],
-            "10.0.0.1",
-            false,
+            "203.0.113.9",
+            true,
             true,
         ),
     ] {
