@@ -411,12 +411,6 @@ impl Scorer {
                 judge::client(ev, kind, login, &self.weights);
             }
         }
-        if let Some(client) = self.entity(slots, EntityKind::Ip)
-            && let Some(login) = self.logins.get(client)
-            && login.untold >= judge::UNTOLD_MIN
-        {
-            judge::untold(ev, client, login, self.browsing(), &self.weights);
-        }
         let browser =
             matches!(tx.stack_claimed, StackClass::Chromium | StackClass::Firefox | StackClass::Safari);
         let habits = self.habits();
@@ -484,6 +478,12 @@ impl Scorer {
         epoch: u32,
         ev: &mut Evidence,
     ) -> f64 {
+        if let Some(client) = self.entity(slots, EntityKind::Ip)
+            && let Some(login) = self.logins.get(client)
+            && login.untold >= judge::UNTOLD_MIN
+        {
+            judge::untold(ev, client, login, self.browsing(), &self.weights);
+        }
         let failed = attempt.outcome == LoginOutcome::Failure;
         let ip_failures = self.login(slots, EntityKind::Ip).map_or(0.0, |l| l.guesses[H1H]);
         if let Some(user) = self.login(slots, EntityKind::User) {
