@@ -14,7 +14,7 @@ const MAY_DEPEND: [(&str, &[&str]); 9] = [
     ("protocol", &["types"]),
     ("score", &["types"]),
     ("enforce", &["types"]),
-    ("testkit", &["types", "packet"]),
+    ("testkit", &["types"]),
     ("offpath", &["types", "packet", "capture", "stream", "protocol", "score", "enforce"]),
 ];
 
