@@ -113,7 +113,7 @@ fn holds_secret_name(text: &[u8], users: &FieldNames, passwords: &FieldNames) ->
     false
 }
 
-/// Tells whether `text` has a card number: 13 to 19 digits that begin with 2 to 6 and pass the Luhn check, by
+/// Tells whether `text` has a card number: 13 to 19 digits that begin as a network's cards do and pass the Luhn check, by
 /// themselves or in groups of at least 4 (but for the last) with a space or dash between.
 fn holds_card(text: &[u8]) -> bool {
     let mut at = 0;
@@ -134,7 +134,7 @@ fn holds_card(text: &[u8]) -> bool {
 
 /// Reads digits in groups; returns whether they are a card number, and how many bytes belong to them.
 fn card_at(text: &[u8]) -> (bool, usize) {
-    let (mut at, mut digits, mut group, mut grouped) = (0, 0usize, 0usize, true);
+    let (mut at, mut digits, mut group, mut grouped, mut lead) = (0, 0usize, 0usize, true, 0u32);
     // The Luhn sum with every second digit doubled, counted from the left: once for even and once for odd places.
     let mut sums = [0u32; 2];
     while let Some(&c) = text.get(at) {
@@ -143,6 +143,9 @@ fn card_at(text: &[u8]) -> (bool, usize) {
             let doubled = if digit > 4 { 2 * digit - 9 } else { 2 * digit };
             sums[digits & 1] += doubled;
             sums[(digits + 1) & 1] += digit;
+            if digits < 4 {
+                lead = lead * 10 + digit;
+            }
             digits += 1;
             group += 1;
             at += 1;
@@ -160,12 +163,29 @@ fn card_at(text: &[u8]) -> (bool, usize) {
     let alone = text.get(at).is_none_or(|c| !c.is_ascii_alphanumeric());
     // The last digit is not doubled.
     let sum = sums[digits & 1];
-    let card = alone
-        && grouped
-        && (13..=19).contains(&digits)
-        && matches!(text[0], b'2'..=b'6')
-        && sum.is_multiple_of(10);
+    let card = alone && grouped && is_issued(lead, digits) && sum.is_multiple_of(10);
     (card, at)
+}
+
+/// Tells whether cards of this many digits begin with these four: the ranges that the card networks publish under
+/// ISO/IEC 7812. One number in ten passes the Luhn check by chance, so ad and session numbers would otherwise go too.
+const fn is_issued(lead: u32, digits: usize) -> bool {
+    let visa = matches!(lead, 4000..=4999);
+    let union_pay = matches!(lead, 6200..=6299);
+    let maestro = matches!(lead, 5000..=5099 | 5600..=5899 | 6304 | 6759..=6763);
+    match digits {
+        13 => visa,
+        14 => matches!(lead, 3000..=3059 | 3600..=3699 | 3800..=3999),
+        15 => matches!(lead, 3400..=3499 | 3700..=3799),
+        16 => {
+            visa || union_pay
+                || maestro
+                || matches!(lead, 5100..=5599 | 2221..=2720 | 6011 | 6440..=6599 | 3528..=3589)
+        }
+        17 | 18 => union_pay || maestro,
+        19 => visa || union_pay || maestro,
+        _ => false,
+    }
 }
 
 /// Tells whether the path that `text` may begin with has a secret segment.
