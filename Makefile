@@ -7,6 +7,7 @@ CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 OFFPATH    := $(TARGET_DIR)/release/offpath
 TESTKIT    := $(TARGET_DIR)/release/offpath-testkit
+HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 DEMO       := captures/demo-account-takeover/input.pcap.gz captures/demo-lab/input.pcap.gz
 CAP        ?= $(firstword $(DEMO))
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -42,7 +43,7 @@ replay: setup ## replay one capture: make replay CAP=captures/…/input.pcap
 	$(OFFPATH) replay $(CAP)
 
 .PHONY: test
-test: lint unit golden lab ## everything that CI runs
+test: lint unit golden unit-root lab ## everything that CI runs
 
 .PHONY: check
 check: lint unit ## lint and unit tests: fast, no root
@@ -58,6 +59,13 @@ unit: setup ## unit, property and end-to-end tests: offline, no root
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --workspace --locked; \
 	else $(CARGO) test --workspace --locked; fi
 	$(CARGO) test --workspace --doc --locked -q
+
+.PHONY: unit-root
+unit-root: setup-lab ## tests of live capture, privileges and a real HAProxy, in a network namespace of their own (needs root)
+	CARGO_TARGET_$(HOST_TRIPLE)_RUNNER=$(CURDIR)/crates/testkit/lab/in-namespace.sh \
+		$(CARGO) test --locked -p offpath-capture --lib -- --ignored --test-threads 1
+	CARGO_TARGET_$(HOST_TRIPLE)_RUNNER=$(CURDIR)/crates/testkit/lab/in-namespace.sh \
+		$(CARGO) test --locked -p offpath-enforce --lib -- --ignored real_haproxy
 
 .PHONY: golden
 golden: setup ## replay every golden capture with 1, 2 and 4 workers and compare

@@ -344,7 +344,7 @@ mod tests {
 
     /// `cargo test -p offpath-capture -- --ignored live` as root; needs nothing but `lo`.
     #[test]
-    #[ignore = "needs root: run by make lab"]
+    #[ignore = "needs root: run by make unit-root"]
     #[expect(clippy::disallowed_methods, reason = "the test measures time")]
     fn live_frames_on_lo_and_any_come_within_100_ms() {
         for interface in ["lo", "any"] {
@@ -405,7 +405,7 @@ mod tests {
 
     /// Each flow belongs to one worker, with both directions; nothing is seen twice.
     #[test]
-    #[ignore = "needs root: run by make lab"]
+    #[ignore = "needs root: run by make unit-root"]
     #[expect(clippy::disallowed_methods, reason = "the test measures time")]
     fn live_workers_share_an_interface_by_flow() {
         let a = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root: run by make lab"]
+    #[ignore = "needs root: run by make unit-root"]
     fn live_errors_say_what_to_do() {
         let error = |o: &LiveOptions| LiveSource::open(o).err().unwrap().to_string();
         let e = error(&options("nope0", ""));
@@ -466,7 +466,7 @@ mod tests {
 
     /// What the kernel counts is what was handed out and what was dropped, also when the ring overflows.
     #[test]
-    #[ignore = "needs root: run by make lab"]
+    #[ignore = "needs root: run by make unit-root"]
     fn live_kernel_counts_balance_when_the_ring_overflows() {
         ip("link add offpath-t2 type veth peer name offpath-t3");
         ip("address add 203.0.113.1/30 dev offpath-t3");
@@ -509,7 +509,7 @@ mod tests {
 
     /// An interface that goes away ends the source with an error that names it, and it does not spin.
     #[test]
-    #[ignore = "needs root: run by make lab"]
+    #[ignore = "needs root: run by make unit-root"]
     fn live_interface_that_vanishes_is_an_error() {
         ip("link add offpath-t0 type veth peer name offpath-t1");
         ip("link set offpath-t0 up");

@@ -119,7 +119,7 @@ mod tests {
     ///
     /// `cargo test -p offpath-capture -- --ignored drops_root`
     #[test]
-    #[ignore = "needs root: run by make lab"]
+    #[ignore = "needs root: run by make unit-root"]
     fn drops_root_for_good() {
         if std::env::var_os(CHILD).is_none() {
             let status = std::process::Command::new(std::env::current_exe().unwrap())

@@ -470,7 +470,7 @@ fn fuzz_seeds() {
 
 /// The whole way with a real HAProxy: block, 403, restart, 403 again, unblock, 200.
 #[test]
-#[ignore = "needs haproxy; run by make lab"]
+#[ignore = "needs haproxy; run by make unit-root"]
 fn a_real_haproxy_refuses_blocked_addresses() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
