@@ -116,8 +116,18 @@ impl Config {
                 return Err(ConfigError::value(
                     file,
                     &key("url"),
-                    &hook.url,
+                    super::error::mask(&hook.url),
                     "must start with http:// or https://",
+                ));
+            }
+            let authority =
+                hook.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            if authority.contains('@') {
+                return Err(ConfigError::value(
+                    file,
+                    &key("url"),
+                    "…@…",
+                    "must carry no user or password: it is shown in reports, and webhooks are signed",
                 ));
             }
             if hook.secret.is_none() && hook.secret_file.is_none() {

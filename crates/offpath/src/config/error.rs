@@ -26,7 +26,7 @@ impl ConfigError {
     }
 
     pub(super) fn parse(file: &str, text: &str, error: &toml::de::Error) -> Self {
-        let message = error.message().trim();
+        let message = &mask(error.message().trim());
         let hint = nearest(message).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
         let Some(span) = error.span() else { return Self(format!("{file}: {message}{hint}")) };
         let start = span.start.min(text.len());
@@ -35,11 +35,12 @@ impl ConfigError {
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         let column = before.get(line_start..).map_or(0, |s| s.chars().count()) + 1;
         let source = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let shown = mask(source);
         let key = key_at(text, line, source).map(|k| format!(" ({k})")).unwrap_or_default();
         let width =
             text.get(span.clone()).map_or(1, |s| s.lines().next().unwrap_or_default().chars().count()).max(1);
         Self(format!(
-            "{file}: line {line}, column {column}{key}: {message}{hint}\n  {line} | {source}\n  {:pad$} | {:indent$}{}",
+            "{file}: line {line}, column {column}{key}: {message}{hint}\n  {line} | {shown}\n  {:pad$} | {:indent$}{}",
             "",
             "",
             "^".repeat(width.min(80)),
@@ -56,6 +57,34 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Replaces webhook secrets and the passwords of URLs, each by `*`: what is wrong with
+/// a line must not carry its secret to a terminal or a log.
+pub(super) fn mask(text: &str) -> String {
+    let mut out = text.to_owned();
+    // Byte for byte, so that what is found in `text` stays where it is in `out`.
+    let mut hide = |from: usize, to: usize| out.replace_range(from..to, &"*".repeat(to - from));
+    for (at, prefix) in text.match_indices("whsec_") {
+        let start = at + prefix.len();
+        let end = text[start..].find(|c: char| !c.is_ascii_alphanumeric() && !"+/=-_".contains(c));
+        hide(start, end.map_or(text.len(), |len| start + len));
+    }
+    for (at, colon) in text.match_indices("://") {
+        let start = at + colon.len();
+        let authority = &text
+            [start..start + text[start..].find(['/', '"', '\'', '`', ' ']).unwrap_or(text.len() - start)];
+        if let Some(end) = authority.rfind('@') {
+            hide(start, start + end);
+        }
+    }
+    // Whatever is given as a secret is one, also without the prefix.
+    if let Some((key, value)) = text.split_once('=')
+        && key.trim() == "secret"
+    {
+        hide(text.len() - value.len(), text.len());
+    }
+    out
+}
 
 /// Returns `section.key` for the line that a mistake is on.
 fn key_at(text: &str, line: usize, source: &str) -> Option<String> {

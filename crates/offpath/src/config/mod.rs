@@ -162,6 +162,36 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_never_shows_a_secret() {
+        for (name, text) in [
+            ("unknown key", "[[webhook]]\nname = \"a\"\nsecrt = \"whsec_S3cr3tS3cr3tS3cr3tS3cr3t\"\n"),
+            ("same line", "webhook = [{ name = \"a\", secret = \"whsec_S3cr3tS3cr3t\", sekret = 1 }]\n"),
+            (
+                "wrong type",
+                "[[webhook]]\nname = \"whsec_S3cr3t\"\nurl = \"http://x/\"\ntimeout_ms = \"whsec_S3cr3t\"\n",
+            ),
+            ("without prefix", "[[webhook]]\nname = \"a\"\nsecret = S3cr3tS3cr3t\n"),
+            ("no list", "[[webhook]]\nname = \"a\"\nsecret = [\"S3cr3tS3cr3t\"]\n"),
+            ("password in a URL", "[[webhook]]\nname = \"a\"\nurll = \"https://user:S3cr3t@waf.example/\"\n"),
+            (
+                "password in a URL that is whole",
+                "[[webhook]]\nname = \"a\"\nurl = \"https://user:S3cr3t@waf.example/\"\nsecret = \"whsec_x\"\n",
+            ),
+            (
+                "wrong scheme",
+                "[[webhook]]\nname = \"a\"\nurl = \"ftp://user:S3cr3t@waf.example/\"\nsecret = \"x\"\n",
+            ),
+        ] {
+            let error = Config::parse("c.toml", text).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(!error.is_empty() && !error.contains("S3cr3t"), "{name}: {error}");
+        }
+        let text = "[[webhook]]\nname = \"a\"\nurl = \"https://waf.example/\"\nsecret = \"whsec_S3cr3t\"\n";
+        let config = Config::parse("c.toml", text).unwrap();
+        assert!(!format!("{config:?}").contains("S3cr3t"));
+        assert!(!toml::to_string(&config).unwrap().contains("secret ="), "secrets are left out");
+    }
+
+    #[test]
     fn the_defaults_are_valid_and_print_as_a_file_that_parses_to_the_same() {
         let config = Config::parse("empty", "").unwrap();
         let text = toml::to_string(&config).unwrap();

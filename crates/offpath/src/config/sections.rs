@@ -348,13 +348,6 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-impl Serialize for Secret {
-    /// Never the secret itself.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("")
-    }
-}
-
 /// `[http]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -532,6 +525,7 @@ pub(crate) struct WebhookSection {
     /// Where to POST.
     pub(crate) url: String,
     /// Signing secret, `whsec_…`; better kept in `secret_file`.
+    #[serde(skip_serializing)]
     pub(crate) secret: Option<Secret>,
     /// File with signing secrets, one `whsec_…` a line; all of them sign (rotation).
     pub(crate) secret_file: Option<PathBuf>,
