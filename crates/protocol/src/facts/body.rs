@@ -8,9 +8,10 @@
 use std::io::Read;
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use zeroize::Zeroize;
 
 use super::fields::parameter;
-use super::secret::{SecretBuf, wipe};
+use super::secret::SecretBuf;
 
 /// How many bytes one compressed byte may become. Text stays far below; zeros would reach 1000.
 const RATIO_MAX: usize = 200;
@@ -155,7 +156,7 @@ fn read_capped(mut from: impl Read, limit: usize, out: &mut SecretBuf) -> Inflat
             Err(_) => break Inflated::Broken,
         }
     };
-    wipe(&mut piece);
+    piece.as_mut_slice().zeroize();
     result
 }
 

@@ -15,7 +15,9 @@
 //! | `{slug}` | the words before or after an `{id}` that `-` joins |
 //! | `{…}` | a segment too long to be a name, or the segments over the limit |
 
-use super::secret::{self, percent};
+use zeroize::Zeroize;
+
+use super::secret::percent;
 use super::shape;
 
 /// Most segments that are written out.
@@ -131,8 +133,8 @@ pub(super) fn is_token(raw: &[u8]) -> bool {
             .any(|run| run.iter().filter(|c| **c != b'-').count() >= HEX_BYTES_MIN)
     };
     let secret = has(b"{token}") || has(b"{uuid}") || has(REST) || (has(b"{hex}") && long());
-    secret::wipe(&mut out);
-    secret::wipe(&mut buf);
+    out.as_mut_slice().zeroize();
+    buf.as_mut_slice().zeroize();
     secret
 }
 

@@ -1,6 +1,7 @@
 //! User and password fields of a request body or query, as hashes.
 
 use offpath_types::{IdentityHash, IdentityKey};
+use zeroize::Zeroize;
 
 use super::hash::StableHash;
 use super::json::{self, Value};
@@ -225,7 +226,7 @@ pub(super) fn hash_user(key: &IdentityKey, name: &[u8]) -> Option<IdentityHash> 
             for c in text.trim().chars().flat_map(char::to_lowercase) {
                 lower.extend(c.encode_utf8(&mut utf8).as_bytes());
             }
-            super::secret::wipe(&mut utf8);
+            utf8.zeroize();
         }
         _ => {
             lower.extend(name);

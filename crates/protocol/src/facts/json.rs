@@ -5,6 +5,8 @@
 //! what came before; and depth costs nothing here, because nothing recurses. A string that a colon follows
 //! is a key; what comes next is its value. Linear in the bytes.
 
+use zeroize::Zeroize;
+
 use super::secret::SecretBuf;
 
 /// Deepest container whose fields are reported; deeper ones are passed over.
@@ -189,7 +191,7 @@ fn push_unicode(text: &[u8], out: &mut SecretBuf) -> usize {
     };
     let mut utf8 = [0; 4];
     out.extend(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut utf8).as_bytes());
-    super::secret::wipe(&mut utf8);
+    utf8.zeroize();
     used
 }
 

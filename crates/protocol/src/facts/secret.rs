@@ -1,10 +1,6 @@
 //! Buffers for bytes that must not outlive their use.
 
-/// Overwrites `bytes` with zeros in a way that the optimiser may not remove.
-pub(super) fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    std::hint::black_box(bytes);
-}
+use zeroize::Zeroize;
 
 /// A growable buffer that leaves no copy behind: not when it grows, is cleared, or is dropped.
 // Invariant: bytes past `len` of the vector's allocation were never written, or were wiped.
@@ -18,7 +14,7 @@ impl SecretBuf {
             let room = (self.0.len() + more.len()).max(2 * self.0.capacity()).max(256);
             let mut grown = Vec::with_capacity(room);
             grown.extend_from_slice(&self.0);
-            wipe(&mut self.0);
+            self.0.as_mut_slice().zeroize();
             self.0 = grown;
         }
         self.0.extend_from_slice(more);
@@ -31,7 +27,7 @@ impl SecretBuf {
 
     /// Wipes and empties; the allocation stays.
     pub(super) fn clear(&mut self) {
-        wipe(&mut self.0);
+        self.0.as_mut_slice().zeroize();
         self.0.clear();
     }
 
@@ -57,7 +53,7 @@ impl SecretBuf {
 
 impl Drop for SecretBuf {
     fn drop(&mut self) {
-        wipe(&mut self.0);
+        self.0.as_mut_slice().zeroize();
     }
 }
 

@@ -1,7 +1,9 @@
 //! Targets and references: what is path and what is authority, and which parameter values are secrets.
 
+use zeroize::Zeroize;
+
 use super::names::{self, FieldNames, Reduced};
-use super::secret::{SecretBuf, wipe};
+use super::secret::SecretBuf;
 use super::shape;
 
 /// What stands where a secret stood.
@@ -259,7 +261,7 @@ pub(super) fn hide_segments(text: &mut Vec<u8>) {
     }
     let mut old = SecretBuf::default();
     old.extend(&text[start..]);
-    wipe(&mut text[start..]);
+    text[start..].zeroize();
     text.truncate(start);
     let (mut path, rest) = old.bytes().split_at(path_len);
     let whole = path;
