@@ -214,8 +214,8 @@ impl LoginState {
     }
 }
 
-/// The last 8 different guesses (user and password) that were refused. A client or an account that is
-/// attacked sees new ones all the time; a forgotten job repeats its one or two for ever.
+/// The last 8 different guesses (user and password) or users that were refused, as 32 bits each. A client or
+/// an account that is attacked sees new ones all the time; a forgotten job repeats its one or two for ever.
 #[derive(Debug)]
 pub(crate) struct Refused {
     guesses: [u32; 8],

@@ -298,21 +298,21 @@ impl Surge {
         Self { first: now, last: now, events: 0.0, sum: 0.0 }
     }
 
-    /// Counts an event; returns how far the sum is over `threshold` (1 is at it) and the usual rate per minute.
-    pub(crate) fn observe(&mut self, now: Timestamp, threshold: f32) -> (f64, f64) {
+    /// Counts an event; returns how far the sum is over `threshold` (1 is at it).
+    pub(crate) fn observe(&mut self, now: Timestamp, threshold: f32) -> f64 {
         let secs = now.nanos_since(self.last) as f32 * 1e-9;
         let age = self.last.nanos_since(self.first) as f32 * 1e-9;
         self.last = self.last.max(now);
         let expected = self.events / (3600.0 * (1.0 - exp_neg(age / 3600.0))).max(1.0);
         if age < 600.0 {
             self.events = self.events * exp_neg(secs / 3600.0) + 1.0;
-            return (0.0, 0.0);
+            return 0.0;
         }
         self.sum = (self.sum + 3.0f32.ln() - 2.0 * expected * secs).clamp(0.0, 2.0 * threshold);
         if self.sum < threshold / 2.0 {
             self.events = self.events * exp_neg(secs / 3600.0) + 1.0;
         }
-        (f64::from(self.sum / threshold), f64::from(expected) * 60.0)
+        f64::from(self.sum / threshold)
     }
 }
 
@@ -493,10 +493,10 @@ mod tests {
         let mut now = start;
         for _ in 0..400 {
             now = now.plus_secs(10);
-            assert!(surge.observe(now, 11.5).0 < 1.0);
+            assert!(surge.observe(now, 11.5) < 1.0);
         }
         let mut needed = 0;
-        while surge.observe(now, 11.5).0 < 1.0 {
+        while surge.observe(now, 11.5) < 1.0 {
             now = now.plus_nanos(1_000_000_000); // ten times as fast
             needed += 1;
         }

@@ -10,7 +10,7 @@ use crate::condition::{Facts, Flag, Number, Text};
 use crate::config::{LoginRule, ScoreConfig};
 use crate::counters::ScoreCounters;
 use crate::distinct::Distinct;
-use crate::entity::{Entity, H1H, H10M, LoginState, LoginStates, RequestKind, bump};
+use crate::entity::{Entity, H1H, H10M, LoginState, LoginStates, Refused, RequestKind, bump};
 use crate::evidence::Evidence;
 use crate::judge::{self, CELL_IPS_MIN, CLIENT, Habits, OTHERS, Weights};
 use crate::login::{BASELINE_SECS, LoginEndpoint, Surge, is_attempt};
@@ -54,8 +54,7 @@ struct Cell {
     sum: f32,
     hot: bool,
     /// Users refused last, so that one person's retries count once.
-    recent: [u32; 8],
-    recent_at: u8,
+    recent: Refused,
     ips_failed: Distinct,
     surge: Surge,
 }
@@ -76,12 +75,16 @@ type Slots = [Option<usize>; 6];
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
     outcome: LoginOutcome,
+    /// Client address and user, mixed for sketches.
+    ip: u64,
+    user: Option<u64>,
     baseline: f64,
     /// The same user and password were refused from here lately: nothing new was tried.
     repeated: bool,
     page_before: bool,
     endpoint_without_page: f64,
-    surge: (f64, f64),
+    /// How far the endpoint's attempts are over the threshold of a surge.
+    surge: f64,
 }
 
 /// Rates transactions, one after the other, in their total order.
@@ -216,19 +219,16 @@ impl Scorer {
         let now = self.now;
         for (at, kind) in EntityKind::ALL.into_iter().enumerate().take(PLAIN) {
             let Some(key) = tx.entity(kind).map(key_of) else { continue };
-            let table = &mut self.tables[at];
-            let before = table.made();
-            let (slot, old) = table.touch(key, || Entity::new(now));
-            self.counters.entities_made_total += table.made() - before;
+            let counters = &mut self.counters;
+            let (slot, old) =
+                touch(&mut self.tables[at], counters, |c| evicted(c, kind), key, || Entity::new(now));
             slots[at] = Some(slot);
             if let Some(old) = old {
                 self.logins.release(&old);
-                self.count_eviction(kind);
             }
         }
         if let Some(key) = tx.entity(EntityKind::Endpoint).map(key_of) {
-            let before = self.endpoints.made();
-            let (slot, old) = self.endpoints.touch(key, || {
+            let make = || {
                 let text = tx.text.get(tx.endpoint);
                 Endpoint {
                     entity: Entity::new(now),
@@ -236,12 +236,13 @@ impl Scorer {
                     errors: 0,
                     login: None,
                 }
-            });
-            self.counters.entities_made_total += self.endpoints.made() - before;
+            };
+            let counters = &mut self.counters;
+            let (slot, old) =
+                touch(&mut self.endpoints, counters, |c| evicted(c, EntityKind::Endpoint), key, make);
             slots[PLAIN] = Some(slot);
             if let Some(old) = old {
                 self.logins.release(&old.entity);
-                self.count_eviction(EntityKind::Endpoint);
             }
         }
 
@@ -292,11 +293,13 @@ impl Scorer {
         self.counters.login_attempts_total += 1;
         let mut attempt = Attempt {
             outcome: LoginOutcome::Unknown,
+            ip: mix(u128::from_be_bytes(*tx.client.octets())),
+            user: tx.user.map(|u| mix(u128::from_be_bytes(u.0))),
             baseline: self.config.failure_ratio_prior,
             repeated: false,
             page_before: self.page_before(slots),
             endpoint_without_page: 0.3,
-            surge: (0.0, 0.0),
+            surge: 0.0,
         };
         let rule: Option<&LoginRule> = rule.and_then(|at| self.config.logins.get(at));
         if let Some(at) = slots[PLAIN] {
@@ -315,10 +318,9 @@ impl Scorer {
             LoginOutcome::Unknown => self.counters.login_unknown_total += 1,
         }
 
-        let ip = mix(u128::from_be_bytes(*tx.client.octets()));
-        let user = tx.user.map(|u| mix(u128::from_be_bytes(u.0)));
+        let (ip, user) = (attempt.ip, attempt.user);
         let failed = attempt.outcome == LoginOutcome::Failure;
-        let guess = if failed { guess(tx) } else { None };
+        let guess = if failed { guess(tx, user) } else { None };
         let mut known_account = false;
         if let Some(guess) = guess {
             let refused = |l: &LoginState| l.refused.contains(guess);
@@ -366,19 +368,6 @@ impl Scorer {
         self.all.refresh(now, epoch);
         count_outcome(&mut self.all, attempt.outcome, attempt.repeated);
         attempt
-    }
-
-    fn count_eviction(&mut self, kind: EntityKind) {
-        let c = &mut self.counters;
-        c.entities_evicted_total += 1;
-        *match kind {
-            EntityKind::Ip => &mut c.evicted_ip_total,
-            EntityKind::Prefix => &mut c.evicted_prefix_total,
-            EntityKind::Session => &mut c.evicted_session_total,
-            EntityKind::User => &mut c.evicted_user_total,
-            EntityKind::Fingerprint => &mut c.evicted_fingerprint_total,
-            EntityKind::Endpoint => &mut c.evicted_endpoint_total,
-        } += 1;
     }
 
     fn entity(&self, slots: &Slots, kind: EntityKind) -> Option<&Entity> {
@@ -518,34 +507,24 @@ impl Scorer {
         }
         let share = self.judge_cell(tx, slots, attempt, epoch, ev);
         // A hot cell explains the surge: the same attempts must not speak twice.
-        if share == 0.0 && attempt.outcome != LoginOutcome::Success && attempt.surge.0 >= 1.0 {
-            ev.set(Signal::LoginSurge, EntityKind::Endpoint, 10.0, attempt.surge.0, 1.0, &self.weights);
+        if share == 0.0 && attempt.outcome != LoginOutcome::Success && attempt.surge >= 1.0 {
+            ev.set(Signal::LoginSurge, EntityKind::Endpoint, 10.0, attempt.surge, 1.0, &self.weights);
         }
         if attempt.outcome != LoginOutcome::Unknown {
             judge::outcome(ev, failed, attempt.baseline, &self.weights);
         }
-        self.judge_history(slots, self.known_device(tx, slots), ev);
+        self.judge_history(slots, self.known_device(tx, slots, attempt), ev);
         share
     }
 
     fn judge_password(&mut self, tx: &Transaction, attempt: &Attempt, epoch: u32, ev: &mut Evidence) {
-        let (Some(password), Some(user)) = (tx.login.password, tx.user) else { return };
+        let (Some(password), Some(user)) = (tx.login.password, attempt.user) else { return };
         let key = u128::from_be_bytes(password.0);
         let failed = attempt.outcome == LoginOutcome::Failure;
         let now = self.now;
         let at = if failed {
-            let before = self.passwords.made();
-            let (at, old) = self.passwords.touch(key, || Password {
-                users_failed: Distinct::new(),
-                successes: 0.0,
-                last: now,
-            });
-            self.counters.entities_made_total += self.passwords.made() - before;
-            if old.is_some() {
-                self.counters.entities_evicted_total += 1;
-                self.counters.evicted_password_total += 1;
-            }
-            at
+            let make = || Password { users_failed: Distinct::new(), successes: 0.0, last: now };
+            touch(&mut self.passwords, &mut self.counters, |c| &mut c.evicted_password_total, key, make).0
         } else if let Some(at) = self.passwords.find(key) {
             at
         } else {
@@ -555,7 +534,7 @@ impl Scorer {
         watched.successes *= exp_neg(now.nanos_since(watched.last) as f32 * 1e-9 / 3600.0);
         watched.last = now;
         match attempt.outcome {
-            LoginOutcome::Failure => watched.users_failed.insert(mix(u128::from_be_bytes(user.0)), epoch),
+            LoginOutcome::Failure => watched.users_failed.insert(user, epoch),
             LoginOutcome::Success => watched.successes += 1.0,
             LoginOutcome::Unknown => {}
         }
@@ -591,19 +570,14 @@ impl Scorer {
         }
         let now = self.now;
         let key = (u128::from(tx.fingerprint) << 64) | u128::from(tx.endpoint_hash);
-        let before = self.cells.made();
-        let (at, old) = self.cells.touch(key, || Cell::new(now));
-        self.counters.entities_made_total += self.cells.made() - before;
-        if old.is_some() {
-            self.counters.entities_evicted_total += 1;
-            self.counters.evicted_cell_total += 1;
-        }
+        let counters = &mut self.counters;
+        let (at, _) = touch(&mut self.cells, counters, |c| &mut c.evicted_cell_total, key, || Cell::new(now));
         let cell = self.cells.get_mut(at);
         let surge = cell.surge.observe(now, self.threshold);
         // A client that its own record convicts explains its failures; its cell is not to blame.
         let explained =
             ev.points_on(&CLIENT, EntityKind::Ip) + ev.points_on(&CLIENT, EntityKind::Session) >= EXPLAINED;
-        cell.observe(tx, now, attempt, !explained && !attempt.repeated, epoch, self.threshold);
+        cell.observe(now, attempt, !explained && !attempt.repeated, epoch, self.threshold);
         let share = if cell.hot && cell.ips_failed.count(epoch) >= CELL_IPS_MIN {
             judge::cell_share(f64::from(cell.failures), f64::from(cell.attempts), attempt.baseline)
         } else {
@@ -619,12 +593,12 @@ impl Scorer {
             attempt.baseline,
             &self.weights,
         );
-        if share == 0.0 && attempt.outcome != LoginOutcome::Success && surge.0 >= 1.0 {
+        if share == 0.0 && attempt.outcome != LoginOutcome::Success && surge >= 1.0 {
             ev.set(
                 Signal::CellLoginSurge,
                 EntityKind::Fingerprint,
-                surge.0.min(2.0) * 12.5,
-                surge.0,
+                surge.min(2.0) * 12.5,
+                surge,
                 1.0,
                 &self.weights,
             );
@@ -643,12 +617,11 @@ impl Scorer {
         share
     }
 
-    fn known_device(&self, tx: &Transaction, slots: &Slots) -> bool {
-        let ip = mix(u128::from_be_bytes(*tx.client.octets()));
+    fn known_device(&self, tx: &Transaction, slots: &Slots, attempt: &Attempt) -> bool {
         tx.fingerprint != 0
             && self
                 .login(slots, EntityKind::User)
-                .is_some_and(|l| l.good_ip == ip && l.good_fingerprint == tx.fingerprint)
+                .is_some_and(|l| l.good_ip == attempt.ip && l.good_fingerprint == tx.fingerprint)
     }
 
     fn habits(&self) -> Habits {
@@ -678,7 +651,7 @@ impl Scorer {
         ev: &Evidence,
     ) -> Option<AccountAtRisk> {
         let user = tx.user?;
-        if attempt.outcome != LoginOutcome::Success || self.known_device(tx, slots) {
+        if attempt.outcome != LoginOutcome::Success || self.known_device(tx, slots, attempt) {
             return None;
         }
         let (on_user, guesses) =
@@ -747,7 +720,7 @@ impl Scorer {
             }
         }
         if let Some(login) = login_of(EntityKind::User).and_then(|e| self.logins.get_mut(e)) {
-            login.good_ip = mix(u128::from_be_bytes(*tx.client.octets()));
+            login.good_ip = attempt.ip;
             login.good_fingerprint = tx.fingerprint;
             // The owner remembered: the typos before are forgiven.
             for count in login.failures.iter_mut().chain(&mut login.guesses) {
@@ -880,23 +853,14 @@ impl Cell {
             failures: 0.0,
             sum: 0.0,
             hot: false,
-            recent: [0; 8],
-            recent_at: 0,
+            recent: Refused::new(),
             ips_failed: Distinct::new(),
             surge: Surge::new(now),
         }
     }
 
     /// Takes an attempt into the sequential test; `counts`: it is not explained by its client's own record.
-    fn observe(
-        &mut self,
-        tx: &Transaction,
-        now: Timestamp,
-        attempt: &Attempt,
-        counts: bool,
-        epoch: u32,
-        threshold: f32,
-    ) {
+    fn observe(&mut self, now: Timestamp, attempt: &Attempt, counts: bool, epoch: u32, threshold: f32) {
         let k = exp_neg(now.nanos_since(self.last) as f32 * 1e-9 / CELL_SECS);
         self.last = now;
         self.attempts *= k;
@@ -905,13 +869,12 @@ impl Cell {
             return;
         }
         let failed = attempt.outcome == LoginOutcome::Failure;
-        if failed && let Some(user) = tx.user {
-            let word = mix(u128::from_be_bytes(user.0)) as u32 | 1;
-            if self.recent.contains(&word) {
+        if failed && let Some(user) = attempt.user {
+            let word = user as u32 | 1;
+            if self.recent.contains(word) {
                 return;
             }
-            self.recent[usize::from(self.recent_at & 7)] = word;
-            self.recent_at = self.recent_at.wrapping_add(1);
+            self.recent.insert(word);
         }
         self.attempts += 1.0;
         let baseline = (attempt.baseline as f32).clamp(0.08, 0.5);
@@ -919,7 +882,7 @@ impl Cell {
         let alternative = (baseline + 0.2).max(0.6);
         if failed {
             self.failures += 1.0;
-            self.ips_failed.insert(mix(u128::from_be_bytes(*tx.client.octets())), epoch);
+            self.ips_failed.insert(attempt.ip, epoch);
             self.sum += (alternative / baseline).ln();
         } else {
             self.sum += ((1.0 - alternative) / (1.0 - baseline)).ln();
@@ -930,6 +893,36 @@ impl Cell {
         } else if self.sum == 0.0 {
             self.hot = false;
         }
+    }
+}
+
+/// Finds or makes `key` in a table, and counts what that made and evicted: in total, and on the table's own
+/// counter.
+fn touch<V>(
+    table: &mut Table<V>,
+    counters: &mut ScoreCounters,
+    evicted: impl FnOnce(&mut ScoreCounters) -> &mut u64,
+    key: u128,
+    make: impl FnOnce() -> V,
+) -> (usize, Option<V>) {
+    let before = table.made();
+    let (at, old) = table.touch(key, make);
+    counters.entities_made_total += table.made() - before;
+    if old.is_some() {
+        counters.entities_evicted_total += 1;
+        *evicted(counters) += 1;
+    }
+    (at, old)
+}
+
+const fn evicted(counters: &mut ScoreCounters, kind: EntityKind) -> &mut u64 {
+    match kind {
+        EntityKind::Ip => &mut counters.evicted_ip_total,
+        EntityKind::Prefix => &mut counters.evicted_prefix_total,
+        EntityKind::Session => &mut counters.evicted_session_total,
+        EntityKind::User => &mut counters.evicted_user_total,
+        EntityKind::Fingerprint => &mut counters.evicted_fingerprint_total,
+        EntityKind::Endpoint => &mut counters.evicted_endpoint_total,
     }
 }
 
@@ -948,10 +941,9 @@ fn count_outcome(login: &mut LoginState, outcome: LoginOutcome, known: bool) {
 }
 
 /// Returns 32 bits of what an attempt tries, never 0; `None` where it shows no password.
-fn guess(tx: &Transaction) -> Option<u32> {
+fn guess(tx: &Transaction, user: Option<u64>) -> Option<u32> {
     let password = mix(u128::from_be_bytes(tx.login.password?.0));
-    let user = tx.user.map_or(0, |u| mix(u128::from_be_bytes(u.0)));
-    Some(mix(u128::from(user) << 64 | u128::from(password)) as u32 | 1)
+    Some(mix(u128::from(user.unwrap_or(0)) << 64 | u128::from(password)) as u32 | 1)
 }
 
 /// Chooses the narrowest entity that carries the evidence.
