@@ -36,13 +36,7 @@ fn bench(name: &str, scorer: &mut Scorer, txs: &mut [Transaction]) {
 }
 
 fn main() {
-    let client = |ip: u32, session: u64| Client {
-        ip: ip.to_be_bytes(),
-        fingerprint: 0xc1,
-        stack: StackClass::Chromium,
-        session,
-        contradicted: false,
-    };
+    let client = |ip: u32, session: u64| Client::new(ip.to_be_bytes(), 0xc1, StackClass::Chromium, session);
     let new = |caps: EntityCaps| {
         let config = ScoreConfig { entities_max: caps, ..ScoreConfig::default() };
         Scorer::new(config, Scorer::default_policies(), 7)

@@ -310,6 +310,24 @@ mod tests {
     }
 
     #[test]
+    fn clients_by_how_fast_they_ask() {
+        let habits = Habits { contradicted: 0.02, pages: 0.1, assets: 4.0 };
+        for (name, kind, per_second, want) in [
+            ("a page and its assets", EntityKind::Session, 3.0, 0.0),
+            ("a session", EntityKind::Session, 15.0, 12.5),
+            ("a session, far beyond", EntityKind::Session, 200.0, 25.0),
+            ("an office", EntityKind::Ip, 15.0, 0.0),
+            ("an address", EntityKind::Ip, 45.0, 12.5),
+        ] {
+            let mut client = Entity::new(Timestamp::ZERO);
+            client.requests = [per_second * 60.0; 4];
+            let mut ev = Evidence::new();
+            rhythm(&mut ev, kind, &client, false, false, &habits, &W);
+            assert_eq!(ev.part(Signal::RequestRate).points, want, "{name}");
+        }
+    }
+
+    #[test]
     fn shares_of_cells() {
         for (failures, attempts, low, high) in [
             (0.0, 0.0, 0.0, 0.0),

@@ -38,13 +38,7 @@ fn ten_thousand_ordinary_transactions_allocate_nothing() {
     let txs: Vec<_> = (0..10_000u32)
         .map(|i| {
             let ip = [10, 0, (i / 200 % 10) as u8, (i % 200) as u8];
-            let c = Client {
-                ip,
-                fingerprint: 1,
-                stack: StackClass::Chromium,
-                session: u64::from(i % 2000) + 1,
-                contradicted: false,
-            };
+            let c = Client::new(ip, 1, StackClass::Chromium, u64::from(i % 2000) + 1);
             request(c, f64::from(i) * 0.01, "GET", "/shop/7", "GET /shop/{id}", i % 5 == 0)
         })
         .collect();

@@ -17,13 +17,7 @@ fn scorer() -> Scorer {
 }
 
 fn client(last: u8, fingerprint: u64) -> Client {
-    Client {
-        ip: [198, 51, 100, last],
-        fingerprint,
-        stack: StackClass::Library,
-        session: 0,
-        contradicted: false,
-    }
+    Client::library([198, 51, 100, last], fingerprint)
 }
 
 #[expect(clippy::unwrap_used, reason = "a test's condition compiles")]
@@ -82,13 +76,7 @@ fn the_demo_is_found_by_the_fifteenth_attempt_without_any_history() {
 fn a_forgetful_person_is_no_attack_and_no_account_at_risk() {
     for style in STYLES {
         let mut s = scorer();
-        let c = Client {
-            ip: [198, 51, 100, 9],
-            fingerprint: 3,
-            stack: StackClass::Firefox,
-            session: 4,
-            contradicted: false,
-        };
+        let c = Client::new([198, 51, 100, 9], 3, StackClass::Firefox, 4);
         s.observe(&request(c, 0.0, "GET", "/login", "GET /login", true));
         for i in 0..6u32 {
             let tx = login(c, 5.0 + 8.0 * f64::from(i), style, false, 1, 50 + u64::from(i), false);
@@ -103,13 +91,7 @@ fn a_forgetful_person_is_no_attack_and_no_account_at_risk() {
 #[test]
 fn the_owner_of_a_hammered_account_gets_in() {
     let mut s = scorer();
-    let owner = Client {
-        ip: [192, 0, 2, 1],
-        fingerprint: 8,
-        stack: StackClass::Chromium,
-        session: 4,
-        contradicted: false,
-    };
+    let owner = Client::new([192, 0, 2, 1], 8, StackClass::Chromium, 4);
     let browse = |s: &mut Scorer, from: f64| {
         for i in 0..12u32 {
             let tx = request(owner, from + f64::from(i), "GET", "/", "GET /", i % 4 == 0);
@@ -158,13 +140,7 @@ fn quiet_members_of_a_cell_inherit_and_are_named_by_their_stack() {
         "{verdict:?}"
     );
     // A member never seen before inherits with its first request.
-    let fresh = Client {
-        ip: [9, 9, 9, 9],
-        fingerprint: 0xe2,
-        stack: StackClass::Chromium,
-        session: 0,
-        contradicted: false,
-    };
+    let fresh = Client::new([9, 9, 9, 9], 0xe2, StackClass::Chromium, 0);
     let t = tx.emitted.nanos_since(common::at(0.0)) as f64 / 1e9;
     let verdict = s.observe(&request(fresh, t + 1.0, "GET", "/login", "GET /login", true));
     assert!(verdict.confidence >= 90, "{verdict:?}");
@@ -180,7 +156,7 @@ fn when_the_login_breaks_for_everybody_nobody_is_blamed() {
         let n = rng.next();
         let ip = [20 + (n % 50) as u8, (n >> 8) as u8, (n >> 16) as u8, 5];
         let fingerprint = 0xc1 + rng.below(5);
-        let c = Client { ip, fingerprint, stack: StackClass::Chromium, session: 10 + i, contradicted: false };
+        let c = Client::new(ip, fingerprint, StackClass::Chromium, 10 + i);
         s.observe(&request(c, t, "GET", "/login", "GET /login", true));
         s.observe(&request(c, t + 0.1, "GET", "/static/a.css", "GET /static/{file}", false));
         let broken = (1800..2200).contains(&i);
@@ -265,6 +241,54 @@ fn configured_logins_win_and_the_summary_names_the_rules() {
     );
 }
 
+#[test]
+fn settings_do_what_they_say() {
+    let last = |config: ScoreConfig| {
+        let mut s = Scorer::new(config, Vec::new(), 1);
+        let attempts = (0..8u32).map(|i| {
+            login(client(7, 1), f64::from(i), Style::Status, false, u64::from(i), u64::from(i), false)
+        });
+        attempts.map(|tx| s.observe(&tx)).last().unwrap()
+    };
+    let points = |v: &Verdict, signal: &str| {
+        v.contributions.iter().find(|c| c.signal == signal).map_or(0.0, |c| c.points)
+    };
+    let usual = last(ScoreConfig::default());
+    assert!(points(&usual, "login_failure_ratio") > 10.0, "{usual:?}");
+    assert!(points(&usual, "distinct_users") > 10.0, "{usual:?}");
+
+    let weights = vec![("login_failure_ratio".to_owned(), 0.5), ("distinct_users".to_owned(), 0.0)];
+    let weighted = last(ScoreConfig { weights, explain_confidence: 0, ..ScoreConfig::default() });
+    let (half, whole) = (points(&weighted, "login_failure_ratio"), points(&usual, "login_failure_ratio"));
+    assert!((half * 2.0 - whole).abs() <= 0.1, "{half} {whole}");
+    assert_eq!(points(&weighted, "distinct_users"), 0.0);
+    assert!(weighted.confidence < usual.confidence);
+
+    let quiet = last(ScoreConfig { explain_confidence: usual.confidence + 1, ..ScoreConfig::default() });
+    assert_eq!((quiet.confidence, quiet.contributions.len()), (usual.confidence, 0));
+    let cautious = last(ScoreConfig { prior: 0.0001, ..ScoreConfig::default() });
+    assert!(cautious.confidence < usual.confidence, "{cautious:?}");
+    let lenient = last(ScoreConfig { failure_ratio_prior: 0.4, ..ScoreConfig::default() });
+    assert!(points(&lenient, "login_failure_ratio") < whole, "{lenient:?}");
+    let blind = last(ScoreConfig { logins_learned: false, ..ScoreConfig::default() });
+    assert_eq!((blind.login, blind.confidence), (None, 0));
+}
+
+#[test]
+fn a_success_after_as_many_guesses_as_configured_puts_the_account_at_risk() {
+    for (guesses, repeated, at_risk) in [(4u64, false, false), (5, false, true), (30, true, false)] {
+        let mut s = Scorer::new(ScoreConfig { risk_failures: 5, ..ScoreConfig::default() }, Vec::new(), 1);
+        for i in 0..guesses {
+            let password = if repeated { 1 } else { 10 + i };
+            let c = client(if repeated { 1 } else { i as u8 }, 1);
+            s.observe(&login(c, i as f64, Style::Status, false, 9, password, false));
+        }
+        let hit = s.observe(&login(client(200, 2), 40.0, Style::Status, false, 9, 9, true));
+        assert_eq!(hit.account_at_risk.is_some(), at_risk, "{guesses} {repeated} {hit:?}");
+        assert_eq!(s.counters().accounts_at_risk_total, u64::from(at_risk));
+    }
+}
+
 fn small() -> ScoreConfig {
     ScoreConfig {
         entities_max: EntityCaps {
@@ -307,13 +331,7 @@ fn floods_of_entities_stay_under_the_caps_and_the_books_balance() {
     let mut s = Scorer::new(small(), Scorer::default_policies(), 3);
     for i in 0..200_000u64 {
         let n = i as u32;
-        let c = Client {
-            ip: n.to_be_bytes(),
-            fingerprint: i + 1,
-            stack: StackClass::Unknown,
-            session: i,
-            contradicted: false,
-        };
+        let c = Client::new(n.to_be_bytes(), i + 1, StackClass::Unknown, i);
         let mut tx = login(c, i as f64 * 0.01, STYLES[(i % 4) as usize], false, i, i / 3, i % 7 == 0);
         tx.endpoint_hash ^= i;
         if i % 50 == 0 {

@@ -136,13 +136,7 @@ fn whichever_way_a_login_answers() {
         for seed in SEEDS {
             let mut rng = Rng(seed);
             let mut events = Vec::new();
-            let browser = |ip, session| Client {
-                ip,
-                fingerprint: 0xc1 + session % 4,
-                stack: StackClass::Chromium,
-                session,
-                contradicted: false,
-            };
+            let browser = |ip, session| Client::new(ip, 0xc1 + session % 4, StackClass::Chromium, session);
             for user in 0..300u64 {
                 let c = browser([20, 1, (user % 20) as u8, rng.below(250) as u8], user + 1);
                 visit(&mut events, c, rng.unit() * 3600.0, user, rng.chance(0.08), answer);
@@ -152,13 +146,7 @@ fn whichever_way_a_login_answers() {
                 let start = 1000.0 + rng.unit() * 300.0;
                 visit(&mut events, browser([80, 1, 1, 1], user), start, user, rng.chance(0.08), answer);
             }
-            let bot = Client {
-                ip: [45, 1, 1, 1],
-                fingerprint: 0xbad,
-                stack: StackClass::Library,
-                session: 0,
-                contradicted: false,
-            };
+            let bot = Client::library([45, 1, 1, 1], 0xbad);
             for i in 0..200u64 {
                 let t = 1200.0 + 2.0 * i as f64;
                 let mut tx = login(bot, t, Style::Status, false, 5000 + i, 9000 + i, true);
@@ -198,13 +186,7 @@ fn a_forgotten_job_repeats_its_password_and_is_left_alone() {
         let mut town = Town::new(22, Style::Status);
         town.people(1.0);
         let mut events = town.events;
-        let c = Client {
-            ip: [192, 0, 2, 6],
-            fingerprint: 0xabc,
-            stack: StackClass::Library,
-            session: 0,
-            contradicted: false,
-        };
+        let c = Client::library([192, 0, 2, 6], 0xabc);
         let (mut t, end) = (600.0, 3500.0);
         while t < end {
             for job in 0..jobs {
@@ -241,13 +223,7 @@ fn an_office_whose_passwords_have_expired_gets_in_by_and_by() {
     town.people(1.0);
     let mut events = town.events;
     for user in 0..300u64 {
-        let c = Client {
-            ip: [198, 51, 100, 7],
-            fingerprint: 0xc1,
-            stack: StackClass::Chromium,
-            session: 10_000 + user,
-            contradicted: false,
-        };
+        let c = Client::new([198, 51, 100, 7], 0xc1, StackClass::Chromium, 10_000 + user);
         let mut t = 1800.0 + rng.unit() * 360.0;
         events.push((Who::Office, request(c, t, "GET", "/login", "GET /login", true)));
         for i in 0..1 + rng.below(2) {
@@ -275,13 +251,7 @@ fn an_office_whose_passwords_have_expired_gets_in_by_and_by() {
 fn repeating_guesses_hides_no_brute_force() {
     // Every password twice, then new ones: half of the attempts are news.
     let mut scorer = Scorer::new(ScoreConfig::default(), Scorer::default_policies(), 9);
-    let c = Client {
-        ip: [192, 0, 2, 6],
-        fingerprint: 0xabc,
-        stack: StackClass::Library,
-        session: 0,
-        contradicted: false,
-    };
+    let c = Client::library([192, 0, 2, 6], 0xabc);
     let mut found = 0;
     for i in 0..200u64 {
         let tx = login(c, 3.0 * i as f64, Style::Status, false, 7, 100 + i / 2, false);

@@ -42,7 +42,6 @@ pub enum Who {
     App,
     Partner,
     Forgetful,
-    Victim,
     FastStuffing,
     SlowRotating,
     SlowMimic,
@@ -89,6 +88,16 @@ pub struct Client {
     pub stack: StackClass,
     pub session: u64,
     pub contradicted: bool,
+}
+
+impl Client {
+    /// A client that says what it claims to be, truly; `session` 0: none.
+    pub fn new(ip: [u8; 4], fingerprint: u64, stack: StackClass, session: u64) -> Self {
+        Self { ip, fingerprint, stack, session, contradicted: false }
+    }
+    pub fn library(ip: [u8; 4], fingerprint: u64) -> Self {
+        Self::new(ip, fingerprint, StackClass::Library, 0)
+    }
 }
 
 pub fn identity(domain: u64, n: u64) -> IdentityHash {
@@ -274,7 +283,7 @@ impl Town {
         }
         for _ in 0..(80.0 * hours) as u32 {
             let (ip, user) = (self.home(), self.fresh());
-            let c = Client { ip, fingerprint: 0xa1, stack: StackClass::App, session: 0, contradicted: false };
+            let c = Client::new(ip, 0xa1, StackClass::App, 0);
             let mut t = self.rng.unit() * hours * 3600.0;
             for _ in 0..4 {
                 let good = !self.rng.chance(0.08);
@@ -290,13 +299,7 @@ impl Town {
                 self.events.push((Who::App, request(c, t, "GET", "/api/items", "GET /api/items", false)));
             }
         }
-        let c = Client {
-            ip: [90, 2, 2, 2],
-            fingerprint: 0xb1,
-            stack: StackClass::Library,
-            session: 0,
-            contradicted: false,
-        };
+        let c = Client::library([90, 2, 2, 2], 0xb1);
         let mut t = 5.0;
         let mut n = 0u32;
         while t < hours * 3600.0 {
