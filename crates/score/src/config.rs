@@ -123,12 +123,14 @@ pub struct ScoreConfig {
     pub cell_error_rate: f64,
     /// Confidence from which a successful login puts the account at risk, 0..=100.
     pub risk_confidence: u8,
-    /// Failures on one account (decayed over an hour) after which a success puts it at risk, unless the
-    /// client is one that the user has used before.
+    /// Guesses refused on one account (decayed over an hour) after which a success puts it at risk, unless the
+    /// client is one that the user has used before. The same password again is no guess.
     pub risk_failures: u32,
-    /// Multiplies every signal's points, by name; a signal that is not listed has weight 1, 0 turns it off.
+    /// Multiplies every signal's points, by name; a signal that is not listed has weight 1, 0 turns it off, and
+    /// a name that no signal has does nothing.
     pub weights: Vec<(String, f64)>,
-    /// Verdicts below this confidence list no contributions (unless a policy held), 0..=100.
+    /// Verdicts below this confidence list no contributions (unless a policy proposed something), 0..=100;
+    /// verdicts of 0 never do.
     pub explain_confidence: u8,
 }
 

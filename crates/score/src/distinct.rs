@@ -8,7 +8,7 @@ const REGISTERS: usize = 256;
 /// A set that forgets: members count until one to two windows after they were last seen.
 ///
 /// Exact up to 16 members, then a pair of HyperLogLog sketches (Flajolet et al. 2007, with linear counting
-/// below 2.5 m), one per epoch; a new epoch drops the older one. 72 bytes, plus 528 once it is a sketch.
+/// below 2.5 m), one per epoch; a new epoch drops the older one. 80 bytes, plus 528 once it is a sketch.
 // Invariant: `small[..len]` holds different members; bit 0 is the parity of the epoch they were last seen in.
 #[derive(Clone, Debug)]
 pub(crate) struct Distinct {
