@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize;
+
 use crate::Host;
 
 /// The secret that turns identities (users, sessions, passwords) into hashes.
@@ -44,8 +46,7 @@ impl fmt::Debug for IdentityKey {
 
 impl Drop for IdentityKey {
     fn drop(&mut self) {
-        // Best effort without unsafe: the optimiser may not remove a black-boxed write.
-        self.0 = std::hint::black_box([0; 32]);
+        self.0.zeroize();
     }
 }
 
