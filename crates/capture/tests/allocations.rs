@@ -1,30 +1,10 @@
 //! Reading allocates when a file is opened, and never per frame.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+#[path = "../../testkit/allocations.rs"]
+mod allocations;
 
+use allocations::allocations;
 use offpath_capture::{FileOptions, FileSource, PacketSource, Polled};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system allocator unchanged; counting touches no memory but an atomic.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises about `layout` are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System` with this `layout`, since `alloc` above got it there.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn word(big: bool, value: u32) -> [u8; 4] {
     if big { value.to_be_bytes() } else { value.to_le_bytes() }
@@ -67,12 +47,12 @@ fn frames_cost_no_allocation() {
         let input = std::io::Cursor::new(data);
         let mut source = FileSource::from_reader(name, input, FileOptions::default()).unwrap();
         assert!(matches!(source.next_frame(), Ok(Polled::Frame(_))));
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
         let mut frames = 1;
         while let Ok(Polled::Frame(_)) = source.next_frame() {
             frames += 1;
         }
-        let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocated = allocations() - before;
         assert_eq!((frames, allocated), (10_000, 0), "{name}");
     }
 }

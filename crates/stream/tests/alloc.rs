@@ -1,32 +1,12 @@
 //! An in-order segment allocates nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+#[path = "../../testkit/allocations.rs"]
+mod allocations;
 
+use allocations::allocations;
 use offpath_packet::{SeqNum, TcpFlags, TcpSegment};
 use offpath_stream::{FlowTable, StreamLimits, StreamSink};
 use offpath_types::{Chunk, Direction, FlowInfo, FlowKey, Host, Peer, Timestamp, TunnelId};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system allocator unchanged; counting does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract, which is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `alloc` above, hence from the system allocator, with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static GLOBAL: Counting = Counting;
 
 struct Sum(u64);
 
@@ -76,17 +56,17 @@ fn in_order_and_ordinarily_reordered_segments_allocate_nothing() {
     for n in [0, 2, 1] {
         send(&mut table, &mut sink, n);
     }
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     for n in 3..10_003 {
         send(&mut table, &mut sink, n);
     }
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "in order");
+    assert_eq!(allocations() - before, 0, "in order");
     // Swapped neighbours reuse the buffers of the first swap, above; what is left is the queue of pieces.
     for n in (10_003..20_003).step_by(2) {
         send(&mut table, &mut sink, n + 1);
         send(&mut table, &mut sink, n);
     }
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "swapped neighbours");
+    assert_eq!(allocations() - before, 0, "swapped neighbours");
     table.finish(&mut sink);
     assert_eq!(sink.0, 20_003 * 1400);
 }
