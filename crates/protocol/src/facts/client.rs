@@ -51,6 +51,40 @@ pub(super) struct Walk {
     pub(super) invalid: bool,
 }
 
+/// A walk under way.
+struct Hops<'t> {
+    trusted: &'t TrustedNets,
+    client: Host,
+    count: usize,
+}
+
+impl<'t> Hops<'t> {
+    fn from(trusted: &'t TrustedNets, client: Host) -> Self {
+        Self { trusted, client, count: 0 }
+    }
+
+    /// Goes on to the hop that `element` names; returns the walk where it ends. Empty elements are passed over.
+    fn take(&mut self, element: &[u8], read: impl FnOnce(&[u8]) -> Node) -> Option<Walk> {
+        let element = element.trim_ascii();
+        if element.is_empty() {
+            return None;
+        }
+        self.count += 1;
+        match read(element) {
+            Node::Address(host) if self.count <= HOPS_MAX => {
+                self.client = host;
+                (!self.trusted.contains(host)).then(|| self.end(false))
+            }
+            Node::Hidden => Some(self.end(false)),
+            Node::Address(_) | Node::Invalid => Some(self.end(true)),
+        }
+    }
+
+    fn end(&self, invalid: bool) -> Walk {
+        Walk { client: self.client, invalid }
+    }
+}
+
 /// Walks X-Forwarded-For lines, last line first, from the trusted peer `from`.
 ///
 /// Empty elements are passed over. Linear in the bytes walked, which end at the first untrusted address.
@@ -59,25 +93,13 @@ pub(super) fn walk_x_forwarded_for<'a>(
     from: Host,
     lines_reversed: impl Iterator<Item = &'a [u8]>,
 ) -> Walk {
-    let mut client = from;
-    let mut hops = 0;
-    for line in lines_reversed {
-        for element in line.rsplit(|c| *c == b',') {
-            let element = element.trim_ascii();
-            if element.is_empty() {
-                continue;
-            }
-            hops += 1;
-            let Some(host) = parse_address(element).filter(|_| hops <= HOPS_MAX) else {
-                return Walk { client, invalid: true };
-            };
-            client = host;
-            if !trusted.contains(host) {
-                return Walk { client, invalid: false };
-            }
+    let mut hops = Hops::from(trusted, from);
+    for element in lines_reversed.flat_map(|line| line.rsplit(|c| *c == b',')) {
+        if let Some(walk) = hops.take(element, Node::of_address) {
+            return walk;
         }
     }
-    Walk { client, invalid: false }
+    hops.end(false)
 }
 
 /// Walks Forwarded lines (RFC 7239), last line first, from the trusted peer `from`.
@@ -88,36 +110,23 @@ pub(super) fn walk_forwarded<'a>(
     from: Host,
     lines_reversed: impl Iterator<Item = &'a [u8]>,
 ) -> Walk {
-    let mut client = from;
-    let mut hops = 0;
+    let mut hops = Hops::from(trusted, from);
     for line in lines_reversed {
         let (ring, count, closed) = last_elements(line);
         if !closed {
-            return Walk { client, invalid: true };
+            return hops.end(true);
         }
         for back in 1..=count {
             if back > HOPS_MAX {
-                return Walk { client, invalid: true };
+                return hops.end(true);
             }
             let (start, end) = ring[(count - back) % HOPS_MAX];
-            let element = line[start..end].trim_ascii();
-            if element.is_empty() {
-                continue;
-            }
-            hops += 1;
-            match forwarded_for(element) {
-                Node::Address(host) if hops <= HOPS_MAX => {
-                    client = host;
-                    if !trusted.contains(host) {
-                        return Walk { client, invalid: false };
-                    }
-                }
-                Node::Hidden => return Walk { client, invalid: false },
-                Node::Address(_) | Node::Invalid => return Walk { client, invalid: true },
+            if let Some(walk) = hops.take(&line[start..end], forwarded_for) {
+                return walk;
             }
         }
     }
-    Walk { client, invalid: false }
+    hops.end(false)
 }
 
 /// Joins what X-Forwarded-For and Forwarded of one head say, from the trusted peer `from`.
@@ -177,11 +186,17 @@ fn is_port(text: &str) -> bool {
     }
 }
 
-/// What an element of Forwarded says of its client.
+/// What an element says of the hop before.
 enum Node {
     Address(Host),
     Hidden,
     Invalid,
+}
+
+impl Node {
+    fn of_address(text: &[u8]) -> Self {
+        parse_address(text).map_or(Self::Invalid, Self::Address)
+    }
 }
 
 fn forwarded_for(element: &[u8]) -> Node {
@@ -205,7 +220,7 @@ fn forwarded_for(element: &[u8]) -> Node {
         {
             return Node::Hidden;
         }
-        return parse_address(value).map_or(Node::Invalid, Node::Address);
+        return Node::of_address(value);
     }
     Node::Hidden
 }
