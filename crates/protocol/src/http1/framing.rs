@@ -144,7 +144,8 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     (value <= i64::MAX as u64).then_some(value)
 }
 
-fn trim_ows(mut text: &[u8]) -> &[u8] {
+/// Takes spaces and tabs off both ends (RFC 9110 §5.6.3).
+pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
     }

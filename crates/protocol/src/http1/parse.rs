@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use offpath_types::{Anomaly, HttpVersion};
 use smallvec::SmallVec;
 
-use super::framing::FramingFields;
+use super::framing::{FramingFields, trim_ows};
 use super::sniff;
 use crate::head::Header;
 
@@ -218,7 +218,7 @@ pub(super) fn lenient<'a>(
         if name.is_empty() || !name.iter().all(|b| sniff::is_token(*b)) {
             framing.anomalies.insert(Anomaly::HeaderNameInvalid);
         }
-        let value = trim_spaces(&line[colon + 1..]);
+        let value = trim_ows(&line[colon + 1..]);
         framing.note(name, value, spaced || was_folded);
         if headers.len() < headers_max.min(HEADERS_CAP) {
             headers.push(Header { name, value });
@@ -231,13 +231,6 @@ pub(super) fn lenient<'a>(
     }
     framing.finish(version == HttpVersion::V10);
     Head { start, version, framing }
-}
-
-fn trim_spaces(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
-    }
-    text
 }
 
 /// Takes the line end off and marks bare line ends and control characters.
@@ -270,11 +263,11 @@ fn request_line<'a>(
     let (method, rest) = line.split_at(method_end);
     check_method(method, framing);
     let mut odd_spaces = rest.first() == Some(&b'\t') || matches!(rest.get(1), Some(b' ' | b'\t'));
-    let rest = trim_spaces(rest);
+    let rest = trim_ows(rest);
     let (target, word) = match rest.iter().rposition(is_space) {
         Some(i) if sniff::is_version_like(&rest[i + 1..]) => {
             odd_spaces |= rest[i] == b'\t' || (i > 0 && is_space(&rest[i - 1]));
-            (trim_spaces(&rest[..i]), Some(&rest[i + 1..]))
+            (trim_ows(&rest[..i]), Some(&rest[i + 1..]))
         }
         _ => (rest, None),
     };
