@@ -135,6 +135,34 @@ pub fn fuzz_http1_cuts(data: &[u8]) {
 }
 
 /// Runs the records of [`fuzz_http1_cuts`] in pieces of at most `piece` bytes.
+/// Asserts the equations of [`ProtocolCounters`], once all sessions are closed.
+fn assert_balanced(c: &ProtocolCounters) {
+    let skipped: u64 =
+        c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
+    assert_eq!(
+        c.bytes_in_total,
+        c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + skipped,
+        "bytes: {c:?}"
+    );
+    assert_eq!(
+        c.gap_bytes_total,
+        c.gap_bytes_body_total + c.gap_bytes_lost_total + c.gap_bytes_ignored_total,
+        "gaps: {c:?}"
+    );
+    assert_eq!(
+        c.transactions_total,
+        c.transactions_complete_total
+            + c.transactions_incomplete_total
+            + c.transactions_request_only_total
+            + c.transactions_response_only_total,
+        "transactions: {c:?}"
+    );
+    assert_eq!(
+        c.flows_opened_total,
+        c.flows_http1_total + c.flows_http2_total + c.flows_not_http_total + c.flows_unrecognised_total
+    );
+}
+
 fn fuzz_run(mut records: &[u8], midstream: bool, piece: usize) -> Vec<Transaction> {
     use offpath_types::{EndReason, FlowKey, Host, Peer, TunnelId};
     let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
@@ -180,11 +208,8 @@ fn fuzz_run(mut records: &[u8], midstream: bool, piece: usize) -> Vec<Transactio
         }
     }
     http.close(session, &flow, now, &mut out);
-    let c = http.counters();
-    let skipped: u64 =
-        c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
-    assert_eq!(c.bytes_in_total, c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + skipped);
-    assert_eq!(c.transactions_total, out.len() as u64);
+    assert_balanced(http.counters());
+    assert_eq!(http.counters().transactions_total, out.len() as u64);
     assert_eq!((http.held_bytes, http.open_requests), (0, 0));
     out
 }

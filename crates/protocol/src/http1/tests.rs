@@ -5,7 +5,7 @@ use offpath_types::{
     Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Peer, Timestamp, Transaction, TunnelId,
 };
 
-use super::{Http, Session};
+use super::{Http, Session, assert_balanced};
 use crate::{ProtocolConfig, ProtocolCounters};
 
 #[derive(Clone, Debug)]
@@ -148,33 +148,6 @@ pub(super) fn feed(
         What::End(reason) => Chunk::End { reason: *reason, seen: event.at },
     };
     http.chunk(s, flow, event.dir, chunk, event.at, out);
-}
-
-pub(super) fn assert_balanced(c: &ProtocolCounters) {
-    let skipped: u64 =
-        c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
-    assert_eq!(
-        c.bytes_in_total,
-        c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + skipped,
-        "bytes: {c:?}"
-    );
-    assert_eq!(
-        c.gap_bytes_total,
-        c.gap_bytes_body_total + c.gap_bytes_lost_total + c.gap_bytes_ignored_total,
-        "gaps: {c:?}"
-    );
-    assert_eq!(
-        c.transactions_total,
-        c.transactions_complete_total
-            + c.transactions_incomplete_total
-            + c.transactions_request_only_total
-            + c.transactions_response_only_total,
-        "transactions: {c:?}"
-    );
-    assert_eq!(
-        c.flows_opened_total,
-        c.flows_http1_total + c.flows_http2_total + c.flows_not_http_total + c.flows_unrecognised_total
-    );
 }
 
 /// `GET /path 200 5>7 whole [anomalies]`: body bytes to the server and to the client.
@@ -460,6 +433,18 @@ const DIALOGUES: &[(&str, &str, &[&str])] = &[
           >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
           <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         &["POST /a 400 5>0 request_truncated,chunk_size_invalid,repaired", "GET /b 200 0>0 whole repaired"],
+    ),
+    (
+        "a chunk that is longer than it said",
+        r">>> POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n
+          <<< HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n",
+        &["POST /a 400 5>0 request_truncated,chunk_end_invalid,repaired"],
+    ),
+    (
+        "Transfer-Encoding in HTTP/1.0",
+        r">>> POST /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n
+          <<< HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &["POST /a 200 1>0 whole transfer_encoding_in_http10"],
     ),
     (
         "not HTTP",
@@ -762,6 +747,7 @@ fn heads_over_the_limits_are_used_as_far_as_they_were_kept() {
     let got: Vec<_> = outcome.txs.iter().map(summary).collect();
     assert_eq!(got[0], "POST /a 200 3>1 whole head_too_long,header_count_exceeded");
     assert!(got[1].starts_with("GET /aaaa") && got[1].contains(" 414 0>0 whole head_too_long"), "{}", got[1]);
+    assert!(outcome.counters.skipped_bytes_head_rest_total > 0);
     let again = run_with(&config, false, &byte_by_byte(&events));
     assert_eq!(again.txs, outcome.txs);
 }
@@ -788,6 +774,165 @@ fn no_number_of_fields_hides_who_the_client_is() {
         let agent: &[u8] = if invalid { b"" } else { b"late" };
         assert_eq!(tx.text.get(tx.user_agent), agent);
     }
+}
+
+#[test]
+fn what_dialogues_count() {
+    let more = [("a start line that never ends", r">>> GET /a", &[] as &[&str])];
+    for (name, counts) in [
+        (
+            "keep-alive",
+            &[("heads_fast_total", 4u64), ("heads_lenient_total", 0), ("resyncs_total", 0)]
+                as &[(&str, u64)],
+        ),
+        ("lenient heads", &[("heads_fast_total", 2), ("heads_lenient_total", 2)]),
+        ("connect", &[("flows_tunnelled_total", 1), ("skipped_bytes_bypassed_total", 24)]),
+        ("websocket", &[("flows_upgraded_total", 1), ("skipped_bytes_bypassed_total", 31)]),
+        ("PROXY protocol", &[("flows_proxy_protocol_total", 1)]),
+        ("PROXY protocol 2", &[("flows_proxy_protocol_total", 1), ("bytes_framing_total", 28)]),
+        ("not HTTP", &[("flows_not_http_total", 1), ("skipped_bytes_not_http_total", 16)]),
+        (
+            "junk between requests",
+            &[("resyncs_total", 1), ("skipped_bytes_search_total", 14), ("repaired_total", 1)],
+        ),
+        ("a gap inside a head", &[("gap_bytes_lost_total", 30), ("repaired_total", 2)]),
+        ("gap inside bodies", &[("gap_bytes_body_total", 23), ("gap_bytes_lost_total", 0)]),
+        (
+            "a start line that never ends",
+            &[("skipped_bytes_truncated_total", 6), ("flows_unrecognised_total", 1)],
+        ),
+    ] {
+        let (_, script, _) = DIALOGUES.iter().chain(&more).find(|d| d.0 == name).unwrap();
+        let fields = run_with(&ProtocolConfig::default(), false, &load(script)).counters.fields();
+        for (counter, want) in counts {
+            let got = fields.iter().find(|f| f.0 == *counter).unwrap().1;
+            assert_eq!(got, *want, "{name}: {counter}");
+        }
+    }
+}
+
+#[test]
+fn an_overlap_conflict_marks_the_message_it_is_in() {
+    for (dir, at, want) in [
+        (UP, 0, ["overlap_conflict", ""]),
+        (UP, 1, ["overlap_conflict", ""]),
+        (UP, 2, ["", "overlap_conflict"]),
+        (DOWN, 3, ["overlap_conflict", ""]),
+        (DOWN, 4, ["", "overlap_conflict"]),
+    ] {
+        let post = "POST /a HTTP/1.1|Host: x|Content-Length: 4||";
+        let (up, down) = (44, 40);
+        let events = [
+            data(UP, post, 0, 0, 1),
+            data(UP, "body", up, 0, 2),
+            data(DOWN, &OK[..OK.len() - 1], 0, up + 4, 3),
+            data(DOWN, "k", down - 1, up + 4, 4),
+            data(UP, GET, up + 4, down, 5),
+            data(DOWN, OK, down, up + 32, 6),
+        ];
+        let mut http = Http::new(ProtocolConfig::default(), IdentityKey::new([1; 32]));
+        let flow = flow(false);
+        let (mut session, mut out) = (http.open(&flow), Vec::new());
+        for (i, event) in events.iter().enumerate() {
+            if i == at {
+                http.overlap_conflict(&mut session, dir);
+            }
+            feed(&mut http, &mut session, &flow, event, &mut out);
+        }
+        http.close(session, &flow, Timestamp::from_nanos(1 << 30), &mut out);
+        let got: Vec<String> =
+            out.iter().map(|t| t.anomalies.iter().map(|a| a.name()).collect::<Vec<_>>().join(",")).collect();
+        assert_eq!(got, want, "{dir:?} before {at}");
+        let marked = http.anomaly_counts().get(offpath_types::Anomaly::OverlapConflict);
+        assert_eq!(marked, 1);
+    }
+}
+
+#[test]
+fn chunk_size_lines_are_bounded() {
+    let mut config = ProtocolConfig::default();
+    config.limits.chunk_line_bytes_max = 40;
+    // "1", extension, CR, LF: at the limit and one past it.
+    for (extension, odd) in [(37, false), (38, true)] {
+        let script = format!(
+            r">>> POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;{}\r\na\r\n0\r\n\r\n
+            <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "e".repeat(extension - 1)
+        );
+        let want = if odd {
+            "POST /a 200 0>0 request_truncated,chunk_size_invalid,repaired"
+        } else {
+            "POST /a 200 1>0 whole"
+        };
+        check_with(&config, "chunk line", false, &script, &[want]);
+    }
+}
+
+#[test]
+fn what_is_no_http_is_not_looked_at_for_ever() {
+    let mut config = ProtocolConfig::default();
+    config.limits.sniff_bytes_max = 32;
+    // A method that nobody registered, and a line as long as the limit and longer.
+    for (len, want) in
+        [(32, &["BREW /xxxxxxxxxxxxxxxx - 0>0 response_missing,method_unknown"] as &[&str]), (34, &[])]
+    {
+        let line = format!("BREW /{} HTTP/1.1", "x".repeat(len - 16));
+        let outcome = check_with(&config, "sniff", false, &format!(r">>> {line}\r\n\r\n"), want);
+        assert_eq!(outcome.wants[0], !want.is_empty(), "{line}");
+    }
+    // A flow joined in the middle that never shows a message.
+    config.limits.search_bytes_max = 100;
+    for (len, wants) in [(100, true), (101, false)] {
+        let outcome = check_with(&config, "search", true, &format!(">>> {}", "x".repeat(len)), &[]);
+        assert_eq!(outcome.wants, [wants; 2], "{len}");
+        assert_eq!(outcome.counters.flows_not_http_total, u64::from(!wants));
+    }
+    // A request line longer than is kept while searching is not found; the next one is.
+    config.limits.search_line_bytes_max = 64;
+    let long = format!(r">>> body\r\nGET /{} HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n", "y".repeat(80));
+    config.limits.search_bytes_max = 1 << 20;
+    check_with(&config, "search line", true, &long, &["GET /b - 0>0 response_missing,midstream"]);
+}
+
+#[test]
+fn the_worker_keeps_no_more_open_requests_than_its_limit() {
+    let mut config = ProtocolConfig::default();
+    config.limits.open_transactions_max = 3;
+    let mut http = Http::new(config, IdentityKey::new([1; 32]));
+    let flow = flow(false);
+    let mut out = Vec::new();
+    let mut sessions: Vec<_> = (0..2).map(|_| http.open(&flow)).collect();
+    for n in 0..4 {
+        for session in &mut sessions {
+            feed(&mut http, session, &flow, &data(UP, GET, n * 28, 0, 1), &mut out);
+            // A flow without any may always have one.
+            assert!(http.open_requests() <= 3);
+        }
+    }
+    let given_up = http.counters().pipeline_overflow_total;
+    assert_eq!((given_up, out.len()), (5, 5));
+    for session in sessions {
+        http.close(session, &flow, Timestamp::from_nanos(1), &mut out);
+    }
+    assert_eq!((out.len(), http.open_requests()), (8, 0));
+    assert_balanced(http.counters());
+}
+
+#[test]
+fn the_pieces_of_a_held_response_are_bounded() {
+    // Far less than the bytes that may be held, one byte at a time.
+    let body = "z".repeat(1000);
+    let text = format!("HTTP/1.1 200 OK|Content-Length: 1000||{body}");
+    let mut http = Http::new(ProtocolConfig::default(), IdentityKey::new([1; 32]));
+    let flow = flow(false);
+    let (mut session, mut out) = (http.open(&flow), Vec::new());
+    for (n, event) in byte_by_byte(&[data(DOWN, &text, 0, 28, 1000)]).iter().enumerate() {
+        feed(&mut http, &mut session, &flow, event, &mut out);
+        assert_eq!(http.held_bytes(), if n < 256 { n + 1 } else { 0 });
+    }
+    assert_eq!(http.counters().early_responses_held_total, 1);
+    assert_eq!(http.counters().early_responses_released_total, 1);
+    assert_eq!(out.iter().map(summary).collect::<Vec<_>>(), ["- - 200 0>1000 request_missing"]);
 }
 
 #[test]
