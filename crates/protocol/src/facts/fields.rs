@@ -1,6 +1,7 @@
 //! User and password fields of a request body or query, as hashes.
 
 use offpath_types::{IdentityHash, IdentityKey};
+use smallvec::SmallVec;
 use zeroize::Zeroize;
 
 use super::hash::StableHash;
@@ -10,8 +11,8 @@ use super::secret::{SecretBuf, form_decode};
 
 /// How much of a field's value is hashed: two that agree so far count as equal.
 const VALUE_BYTES_MAX: usize = 1024;
-/// Most user and password fields of one body that are hashed; later ones are passed over, so that a body full
-/// of them costs no more than any other.
+/// Most user fields and most password fields of one body that are hashed; later ones are passed over, so that a body
+/// full of them costs no more than any other.
 const CANDIDATES_MAX: usize = 16;
 /// Most form fields and multipart parts of one body that are looked at.
 const PAIRS_MAX: usize = 4096;
@@ -42,9 +43,10 @@ pub(super) struct Collector<'k> {
     passwords: &'k FieldNames,
     scratch: &'k mut SecretBuf,
     best: [Option<Candidate>; 2],
-    seen: [Candidate; CANDIDATES_MAX],
-    seen_len: usize,
+    /// By kind, so that neither crowds out the other; each at most [`CANDIDATES_MAX`] long.
+    seen: [SmallVec<[Candidate; 4]>; 2],
     repeated: bool,
+    capped: bool,
 }
 
 impl<'k> Collector<'k> {
@@ -54,16 +56,15 @@ impl<'k> Collector<'k> {
         passwords: &'k FieldNames,
         scratch: &'k mut SecretBuf,
     ) -> Self {
-        let none = Candidate { rank: 0, name: 0, container: 0, hash: IdentityHash::default() };
         Self {
             key,
             users,
             passwords,
             scratch,
             best: [None; 2],
-            seen: [none; CANDIDATES_MAX],
-            seen_len: 0,
+            seen: [SmallVec::new(), SmallVec::new()],
             repeated: false,
+            capped: false,
         }
     }
 
@@ -79,8 +80,16 @@ impl<'k> Collector<'k> {
         self.repeated
     }
 
-    fn full(&self) -> bool {
-        self.seen_len == CANDIDATES_MAX
+    /// Tells whether there were more fields than are looked at.
+    pub(super) fn capped(&self) -> bool {
+        self.capped
+    }
+
+    /// Tells whether no more of `kind` are taken, and notes that there was one.
+    fn full(&mut self, kind: Kind) -> bool {
+        let full = self.seen[kind as usize].len() == CANDIDATES_MAX;
+        self.capped |= full;
+        full
     }
 
     fn kind_of(&self, reduced: &[u8]) -> Option<(Kind, u16)> {
@@ -92,7 +101,7 @@ impl<'k> Collector<'k> {
 
     /// Takes a value that stands percent-encoded.
     pub(super) fn add_encoded(&mut self, kind: Kind, rank: u16, name: &[u8], value: &[u8]) {
-        if self.full() {
+        if self.full(kind) {
             return;
         }
         self.scratch.clear();
@@ -114,11 +123,9 @@ impl<'k> Collector<'k> {
         name_hash.write(name);
         let new = Candidate { rank, name: name_hash.finish(), container, hash };
         let same = |c: &Candidate| c.name == new.name && c.container == container;
-        self.repeated |= self.seen[..self.seen_len].iter().any(|c| same(c) && c.hash != hash);
-        if let Some(slot) = self.seen.get_mut(self.seen_len) {
-            *slot = new;
-            self.seen_len += 1;
-        }
+        let seen = &mut self.seen[kind as usize];
+        self.repeated |= seen.iter().any(|c| same(c) && c.hash != hash);
+        seen.push(new);
         let best = &mut self.best[kind as usize];
         if best.is_none_or(|b| rank < b.rank) {
             *best = Some(new);
@@ -129,7 +136,7 @@ impl<'k> Collector<'k> {
     pub(super) fn json(&mut self, text: &[u8]) -> bool {
         json::walk(text, |item| {
             let (Value::Text(value) | Value::Number(value)) = item.value else { return };
-            if item.key.is_empty() || self.full() {
+            if item.key.is_empty() {
                 return;
             }
             let reduced = if memchr::memchr(b'\\', item.key).is_some() {
@@ -140,6 +147,9 @@ impl<'k> Collector<'k> {
                 Reduced::new(item.key, false)
             };
             let Some((kind, rank)) = self.kind_of(reduced.bytes()) else { return };
+            if self.full(kind) {
+                return;
+            }
             self.scratch.clear();
             json::unescape(value, VALUE_BYTES_MAX, self.scratch);
             self.add_scratch(kind, rank, reduced.bytes(), item.container);
@@ -153,7 +163,11 @@ impl<'k> Collector<'k> {
             (false, Some(last)) => &text[..last],
             (false, None) => return,
         };
-        for pair in text.split(|c| *c == b'&').take(PAIRS_MAX) {
+        for (at, pair) in text.split(|c| *c == b'&').filter(|pair| !pair.is_empty()).enumerate() {
+            if at == PAIRS_MAX {
+                self.capped = true;
+                return;
+            }
             let Some(equals) = memchr::memchr(b'=', pair) else { continue };
             let reduced = Reduced::new(&pair[..equals], true);
             if let Some((kind, rank)) = self.kind_of(reduced.bytes()) {
@@ -205,7 +219,7 @@ impl<'k> Collector<'k> {
             let Some(name) = parameter(parameters, b"name") else { return };
             let reduced = Reduced::new(name, false);
             if let Some((kind, rank)) = self.kind_of(reduced.bytes())
-                && !self.full()
+                && !self.full(kind)
             {
                 self.scratch.clear();
                 self.scratch.extend(&value[..value.len().min(VALUE_BYTES_MAX)]);
@@ -275,6 +289,7 @@ mod tests {
         user: Option<IdentityHash>,
         password: Option<IdentityHash>,
         repeated: bool,
+        capped: bool,
     }
 
     fn run(f: impl FnOnce(&mut Collector<'_>)) -> Got {
@@ -285,7 +300,7 @@ mod tests {
         let mut scratch = SecretBuf::default();
         let mut c = Collector::new(&key, &users, &passwords, &mut scratch);
         f(&mut c);
-        Got { user: c.user(), password: c.password(), repeated: c.repeated() }
+        Got { user: c.user(), password: c.password(), repeated: c.repeated(), capped: c.capped() }
     }
 
     fn want(user: Option<&str>, password: Option<&str>, repeated: bool) -> Got {
@@ -294,6 +309,7 @@ mod tests {
             user: user.map(|u| key.hash(b"user", u.as_bytes())),
             password: password.map(|p| key.hash(b"password", p.as_bytes())),
             repeated,
+            capped: false,
         }
     }
 
@@ -343,7 +359,25 @@ mod tests {
         ] {
             assert_eq!(run(|c| c.form(text.as_bytes(), whole)), want(user, password, repeated), "{text}");
         }
-        run(|c| c.form("password=x&".repeat(50_000).as_bytes(), true));
+    }
+
+    #[test]
+    fn no_number_of_fields_hides_a_password_unseen() {
+        let names = r#"{"name":"x"},"#.repeat(20);
+        let json = format!(r#"{{"items":[{names}{{}}],"password":"p"}}"#);
+        let got = run(|c| assert!(c.json(json.as_bytes())));
+        assert_eq!(got, Got { capped: true, ..want(Some("x"), Some("p"), false) });
+        let ands = "&".repeat(PAIRS_MAX) + "password=p";
+        assert_eq!(run(|c| c.form(ands.as_bytes(), true)), want(None, Some("p"), false));
+        for (field, password, capped) in [
+            ("a&".repeat(PAIRS_MAX - 1) + "password=p", Some("p"), false),
+            ("a&".repeat(PAIRS_MAX) + "password=p", None, true),
+            ("password=p&".repeat(CANDIDATES_MAX), Some("p"), false),
+            ("password=p&".repeat(50_000), Some("p"), true),
+        ] {
+            let got = run(|c| c.form(field.as_bytes(), true));
+            assert_eq!(got, Got { capped, ..want(None, password, false) }, "{} bytes", field.len());
+        }
     }
 
     #[test]

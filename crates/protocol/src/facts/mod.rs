@@ -9,7 +9,8 @@
 //! `target::redact` and `target::hide_segments`).
 //!
 //! Limits: every text is cut at [`FactsConfig::text_bytes_max`] and marked `text_capped`; 256 cookies and
-//! 32 forwarding hops per head; [`FactsConfig::body_inspect_bytes_max`] per body, marked `body_capped`.
+//! 32 forwarding hops per head; [`FactsConfig::body_inspect_bytes_max`], 16 user fields, 16 password fields and
+//! 4096 form fields per body, marked `body_capped`.
 
 mod body;
 mod client;
@@ -31,7 +32,7 @@ pub use body::BodyTap;
 pub use config::FactsConfig;
 
 use offpath_types::{
-    Anomaly, BodyHint, HttpVersion, IdentityKey, RedirectClass, Span, TextArena, Timestamp, Transaction,
+    Anomaly, HttpVersion, IdentityKey, RedirectClass, Span, TextArena, Timestamp, Transaction,
 };
 
 use crate::head::{Header, RequestHead, ResponseHead};
@@ -292,10 +293,7 @@ impl Facts {
     pub fn request_body_end(&mut self, mut tap: Box<BodyTap>, tx: &mut Transaction) {
         let cut =
             tx.anomalies.contains(Anomaly::RequestTruncated) || tx.anomalies.contains(Anomaly::RequestGap);
-        let format = match tap.format {
-            Format::Text => Format::Sniff,
-            other => other,
-        };
+        let format = tap.format;
         if let Some((found_format, cut)) = self.prepare(&mut tap, format, cut, tx) {
             let Names { users, passwords, .. } = &self.names;
             let mut found = Collector::new(&self.key, users, passwords, &mut self.scratch);
@@ -308,12 +306,16 @@ impl Facts {
                     true
                 }
             };
-            let (user, password, repeated) = (found.user(), found.password(), found.repeated());
+            let (user, password) = (found.user(), found.password());
+            let (repeated, capped) = (found.repeated(), found.capped());
             if !cut && (!sound || (found_format != format && format != Format::Sniff)) {
                 self.decode_failed(tx);
             }
             if repeated {
                 tx.anomalies.insert(Anomaly::BodyFieldRepeated);
+            }
+            if capped {
+                tx.anomalies.insert(Anomaly::BodyCapped);
             }
             let words = PathWords::of(tx.text.get(tx.path));
             if password.is_some() {
@@ -331,16 +333,10 @@ impl Facts {
     pub fn response_body_end(&mut self, mut tap: Box<BodyTap>, tx: &mut Transaction) {
         let cut =
             tx.anomalies.contains(Anomaly::ResponseTruncated) || tx.anomalies.contains(Anomaly::ResponseGap);
-        let format = tap.format;
-        if format == Format::Text {
-            if let Some(_cut) = self.inflate(&mut tap, cut, tx) {
-                self.counters.facts_bodies_read_total += 1;
-                tx.login.body_hint = hint::of_text(tap.kept_mut());
-            }
-        } else if let Some(_cut) = self.inflate(&mut tap, cut, tx) {
+        if self.inflate(&mut tap, cut, tx).is_some() {
             self.counters.facts_bodies_read_total += 1;
             tx.login.body_hint = match body::sniff(tap.kept()) {
-                Some(Format::Json) => hint::of_json(tap.kept()),
+                Some(Format::Json) if tap.format != Format::Text => hint::of_json(tap.kept()),
                 _ => hint::of_text(tap.kept_mut()),
             };
         }
@@ -654,7 +650,7 @@ impl Facts {
         let format = match (format, body::sniff(tap.kept())) {
             (Format::Multipart, _) => Format::Multipart,
             (_, Some(sniffed)) => sniffed,
-            (Format::Sniff | Format::Text, None) => {
+            (Format::Sniff, None) => {
                 self.counters.facts_bodies_unrecognised_total += 1;
                 return None;
             }
@@ -893,7 +889,6 @@ pub fn fuzz_body_fields(data: &[u8]) {
     let at = usize::from(*cut).min(bytes.len());
     let (whole, pieces) = (run([bytes, b""]), run([&bytes[..at], &bytes[at..]]));
     assert!(whole == pieces, "a cut at {at} changes the facts");
-    assert_eq!(whole.login.body_hint == BodyHint::None, pieces.login.body_hint == BodyHint::None);
     let c = facts.counters();
     assert_eq!(
         c.facts_body_taps_total,
