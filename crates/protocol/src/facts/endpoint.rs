@@ -33,8 +33,9 @@ const REST: &[u8] = "{…}".as_bytes();
 
 /// Appends the endpoint of `method` and `path` to `out`.
 ///
-/// Methods beyond RFC 9110 and PATCH are `OTHER`. Cost: one pass over the path.
-pub(super) fn write(method: &[u8], path: &[u8], out: &mut Vec<u8>) {
+/// Methods beyond RFC 9110 and PATCH are `OTHER`. Cost: one pass over the path. Returns whether a placeholder is in it,
+/// or was for a segment that `..` took back.
+pub(super) fn write(method: &[u8], path: &[u8], out: &mut Vec<u8>) -> bool {
     let known = matches!(
         method,
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"PATCH" | b"DELETE" | b"OPTIONS" | b"CONNECT" | b"TRACE"
@@ -44,10 +45,12 @@ pub(super) fn write(method: &[u8], path: &[u8], out: &mut Vec<u8>) {
     let begin = out.len();
     if path.is_empty() || path == b"*" {
         out.extend_from_slice(if path.is_empty() { b"{authority}" } else { b"*" });
-        return;
+        return false;
     }
     let mut starts = [0usize; SEGMENTS_MAX];
     let mut count = 0;
+    let mut taken_back = false;
+    let has_placeholder = |text: &[u8]| memchr::memchr(b'{', text).is_some();
     let mut buf = [0; SHAPE_BYTES_MAX];
     for raw in path.split(|c| *c == b'/') {
         let raw = raw.split(|c| *c == b';').next().unwrap_or_default();
@@ -63,6 +66,7 @@ pub(super) fn write(method: &[u8], path: &[u8], out: &mut Vec<u8>) {
             b".." => {
                 if count > 0 {
                     count -= 1;
+                    taken_back |= has_placeholder(&out[starts[count]..]);
                     out.truncate(starts[count]);
                 }
                 continue;
@@ -77,12 +81,13 @@ pub(super) fn write(method: &[u8], path: &[u8], out: &mut Vec<u8>) {
             out.truncate(starts[count - 1]);
             out.push(b'/');
             out.extend_from_slice(REST);
-            return;
+            return true;
         }
     }
     if out.len() == begin || (path.ends_with(b"/") && !out.ends_with(REST)) {
         out.push(b'/');
     }
+    taken_back || has_placeholder(&out[begin..])
 }
 
 /// Begins the next segment; past the limit writes the rest marker and returns false.

@@ -420,12 +420,12 @@ impl Facts {
         self.target.clear();
         let path = &parts.path[..parts.path.len().min(max)];
         self.endpoint.clear();
-        endpoint::write(head.method, path, &mut self.endpoint);
+        let shaped = endpoint::write(head.method, path, &mut self.endpoint);
         let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
         endpoint_hash.write(&self.endpoint);
         tx.endpoint_hash = endpoint_hash.finish();
-        // What a segment hides has a placeholder in the template.
-        let hide = memchr::memchr(b'{', &self.endpoint).is_some() && target::has_secret_segments(path);
+        // What a segment hides has a placeholder.
+        let hide = shaped && target::has_secret_segments(path);
 
         let target = if hide || target::may_hold_secrets(target) {
             self.read_target(target, tx);

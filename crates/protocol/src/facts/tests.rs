@@ -663,6 +663,8 @@ fn no_secret_is_kept_wherever_it_stands_in_a_target() {
         ("GET", "/account/reset-password/confirm/12/SECRET/"),
         ("GET", "/a/b/c/d/e/f/g/h/i/j/k/l/m/verify/SECRET"),
         ("GET", "/unsubscribe/SECRET;a=b?c"),
+        ("GET", "/reset/SECRET/../done"),
+        ("GET", "/reset/SECRET/%2e%2E/"),
         ("GET", "/x?next=%2Fmagic-link%2FSECRET"),
         ("GET", "/t/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJTM2NyM3RaWiJ9.SECRET"),
         ("GET", "/x?a=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJTM2NyM3RaWiJ9.SECRET"),
