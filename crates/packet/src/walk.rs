@@ -19,8 +19,9 @@ pub(crate) struct Context {
 /// The kinds of identifiers that make up a [`offpath_types::TunnelId`].
 ///
 /// Only identifiers that are the same in both directions: GTP's TEIDs, PPTP's call ids, MPLS labels,
-/// PPPoE sessions and ERSPAN's sessions and keys name one direction or one hop. Tunnels without an identifier (IP-in-IP, plain GRE) do not
-/// change the id either, so a load balancer's tunnelled requests still meet their untunnelled responses.
+/// PPPoE sessions and ERSPAN's sessions and keys name one direction or one hop. Tunnels without an
+/// identifier (IP-in-IP, plain GRE) do not change the id either, so a load balancer's tunnelled requests
+/// still meet their untunnelled responses.
 #[derive(Clone, Copy)]
 pub(crate) enum IdKind {
     Vxlan = 1,
