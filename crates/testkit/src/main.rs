@@ -1,4 +1,5 @@
 //! The testkit's command line: captures with known truth, impairments, measures, and the demo shop.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
