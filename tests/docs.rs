@@ -1,6 +1,6 @@
 //! The documentation names what there is: keys, options, anomalies, signals, fields, counters, and files linked to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -100,7 +100,8 @@ fn every_configuration_key_is_documented_with_its_default() {
         .collect();
     let defaults = keys(&bench, "");
     assert!(defaults.len() > 70, "`check --print` was not understood: {defaults:?}");
-    let all = keys(&bench, FILLED);
+    let mut all = keys(&bench, FILLED);
+    assert!(all.insert("webhook.secret".into(), String::new()).is_none(), "a secret must not be printed");
     for key in all.keys().chain(defaults.keys()) {
         assert!(rows.contains_key(key.as_str()), "`{key}` is missing in configuration.md");
     }
@@ -179,6 +180,16 @@ fn every_counter_is_documented_in_its_section() {
     let bench = Bench::new();
     let run = bench.replay(&[&root().join("captures/http1-pipelining/input.pcap")], &[]);
     assert_eq!(run.code(), 0, "{}", run.stderr());
+    let ledger = page("how-to/read-the-ledger.md");
+    for name in
+        ledger.split('`').filter(|name| name.contains('.') && name.ends_with("_total") && !name.contains('*'))
+    {
+        let (section, counter) = name.split_once('.').unwrap();
+        assert!(
+            !run.stats[section][counter].is_null(),
+            "read-the-ledger.md names `{name}`, which there is not"
+        );
+    }
     let text = page("reference/counters.md");
     for (name, value) in run.stats.as_object().unwrap() {
         if name == "balance" {
@@ -197,31 +208,109 @@ fn every_counter_is_documented_in_its_section() {
         for counter in counters.keys() {
             assert!(part.contains(&format!("`{counter}`")), "`{name}.{counter}` is missing in counters.md");
         }
+        for row in part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()) {
+            assert!(counters.contains_key(row), "counters.md names `{name}.{row}`, which there is not");
+        }
     }
+}
+
+/// Returns the fenced blocks of one language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let found: Vec<_> = text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!found.is_empty(), "no block of {language}");
+    found
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+#[test]
+fn the_tutorial_shows_what_its_commands_print() {
+    let bench = Bench::new();
+    let text = page("tutorial/first-detection.md");
+    let demo = root().join("captures/demo-account-takeover/input.pcap.gz");
+    let run = bench.replay(&[&demo], &[]);
+    let (records, decided) = (run.records(), run.decided());
+    let count = |action: &str| decided.iter().filter(|d| d["action"] == action).count();
+    let says = format!(
+        "{} blocks, {} notices about accounts, and the ends of {} blocks",
+        count("block"),
+        count("notify"),
+        count("unblock")
+    );
+    assert!(text.contains(&says), "the tutorial must say: {says}");
+
+    let json = blocks(&text, "json");
+    let stack =
+        decided.iter().find(|d| d["action"] == "block" && !d["match"]["fingerprint"].is_null()).unwrap();
+    let evidence: Vec<&str> =
+        stack["transactions"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let mut shown = json_lines(json[0]).remove(0);
+    assert_eq!(shown["evidence"].take(), evidence.len());
+    for key in ["time", "match", "confidence"] {
+        assert_eq!(shown[key], stack[key], "{key}");
+    }
+    let of = |id: &str| records.iter().find(|r| r["event"]["id"] == id).unwrap();
+    let signals = of(evidence[evidence.len() - 1])["offpath"]["signals"].as_array().unwrap();
+    let shown = json_lines(json[1]);
+    assert_eq!(shown.len(), signals.len());
+    for (shown, signal) in shown.iter().zip(signals) {
+        for key in ["signal", "entity"] {
+            assert_eq!(shown[key], signal[key]);
+        }
+        for key in ["value", "baseline", "contribution"] {
+            assert_eq!(shown[key].as_f64(), signal[key].as_f64(), "{key}");
+        }
+    }
+    let rows: Vec<String> = evidence
+        .iter()
+        .map(|id| {
+            let r = of(id);
+            let column = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            let columns = [
+                &r["client"]["ip"],
+                &r["url"]["path"],
+                &r["http"]["response"]["status_code"],
+                &r["offpath"]["login"]["outcome"],
+                &r["offpath"]["confidence"],
+            ];
+            format!("{}\t{}", &column(&r["@timestamp"])[11..23], columns.map(column).join("\t"))
+        })
+        .collect();
+    let shown = blocks(&text, "text");
+    for line in shown[0].lines().filter(|line| *line != "…") {
+        assert!(rows.iter().any(|row| row == line), "{line:?} is not in {rows:#?}");
+    }
+
+    let strict = bench.write("strict.toml", blocks(&text, "toml")[0]);
+    let strict = bench.replay(&[&demo], &["--config", strict.to_str().unwrap()]).decided();
+    let summary = |name: &str, decided: &[Value]| {
+        let blocks: Vec<_> = decided.iter().filter(|d| d["action"] == "block").collect();
+        let matches: BTreeSet<_> = blocks.iter().map(|d| d["match"].to_string()).collect();
+        let first = &blocks[0]["time"].as_str().unwrap()[11..19];
+        format!("{name}: {} matches, first at {first}\n", matches.len())
+    };
+    assert_eq!(shown[1], summary("decisions", &decided) + &summary("strict", &strict));
 }
 
 #[test]
 fn the_samples_in_the_readme_are_what_the_demo_prints() {
     let bench = Bench::new();
     let text = fs::read_to_string(root().join("README.md")).unwrap();
-    let block = |language: &str| {
-        let start =
-            text.find(&format!("```{language}\n")).unwrap_or_else(|| panic!("README.md has no {language}"));
-        text[start..].split("```").nth(1).unwrap().split_once('\n').unwrap().1.to_owned()
-    };
     let decisions = bench.path("decisions.jsonl");
     let demo = root().join("captures/demo-account-takeover/input.pcap.gz");
     let report =
         printed(&bench, &["replay", demo.to_str().unwrap(), "--decisions", decisions.to_str().unwrap()]);
-    for line in block("text").lines() {
+    for line in blocks(&text, "text")[0].lines() {
         assert!(
             report.lines().any(|l| l == line),
             "the demo's report does not say {line:?} any more:\n{report}"
         );
     }
-    let sample: Value = serde_json::from_str(&block("json")).unwrap();
-    let made: Vec<Value> =
-        fs::read_to_string(decisions).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let sample: Value = serde_json::from_str(blocks(&text, "json")[0]).unwrap();
+    let made = json_lines(&fs::read_to_string(decisions).unwrap());
     let decision = made
         .iter()
         .find(|d| d["id"] == sample["id"])
