@@ -57,6 +57,7 @@ pub fn make_all(root: &Path) -> io::Result<Vec<Made>> {
         let _ = writeln!(index, "| [{0}]({0}/README.md) | {1} |", capture.name, capture.made);
         done.push(write_capture(root, &capture)?);
     }
+    let _ = writeln!(index, "{DEMO_LAB}");
     fs::write(root.join("README.md"), index)?;
     Ok(done)
 }
@@ -66,11 +67,15 @@ const INDEX_HEAD: &str = "# Golden captures
 One folder per behaviour: the capture, what is expected of it (`transactions.jsonl`, `decisions.jsonl`,
 `counters.json`), and `config.toml` where the defaults do not do. All of it is synthetic: addresses are
 those for documentation, benchmarks and private use, and nothing was recorded from people. It has the
-licence of the project. `offpath-testkit captures` makes every input and this page anew, byte for byte.
+licence of the project. `offpath-testkit captures` makes every input but that of demo-lab, and this page,
+anew, byte for byte.
 
 | folder | how it was made |
 |---|---|
 ";
+
+/// Recorded, not made: its folder is kept as it is.
+const DEMO_LAB: &str = "| [demo-lab](demo-lab/README.md) | recorded on the mirror port of the lab. |";
 
 fn write_capture(root: &Path, capture: &Capture) -> io::Result<Made> {
     let dir = root.join(capture.name);
@@ -258,7 +263,7 @@ fn http() -> Result<Vec<Capture>, DialogueError> {
                 ">>>\nGET http://other.example:8080/abs?q=1 HTTP/1.1\nHost: other.example:8080\n\n<<<\nHTTP/1.1 200 OK\nContent-Length: 0\n\n>>>\nOPTIONS * HTTP/1.1\nHost: shop.example\n\n<<<\nHTTP/1.1 200 OK\nContent-Length: 0\n\n>>>\nGET /orders/4711/lines/0b9c2f1e-3d4a-4b5c-8d6e-7f8091a2b3c4 HTTP/1.1\nHost: shop.example\n\n<<<\nHTTP/1.1 200 OK\nContent-Length: 0\n\n",
             )?,
             "an absolute target, an asterisk, and a path with two identifiers.",
-            "three transactions: domain other.example with path /abs; target *; endpoint GET /orders/{id}/lines/{id}.",
+            "three transactions: domain other.example with path /abs; target *; endpoint GET /orders/{id}/lines/{uuid}.",
         ),
     ])
 }
