@@ -5,6 +5,7 @@ mod boundaries;
 mod cli;
 mod docs;
 mod golden;
+mod overload;
 mod replay;
 mod support;
 mod webhook;

@@ -4,27 +4,11 @@ use std::fs;
 
 use offpath_testkit::impair::{Impairment, impair_file};
 use offpath_testkit::measure::{read_found, read_truth, recovery};
-use offpath_testkit::traffic::{Scenario, Traffic, TrafficOptions};
+use offpath_testkit::traffic::Scenario;
 use offpath_testkit::{Conversation, Link, Packet};
 use offpath_types::Timestamp;
 
-use crate::support::{Bench, assert_balanced};
-
-/// Traffic of people and attackers, with its truth.
-fn traffic(bench: &Bench, scenario: Scenario, transactions: u64, seed: u64) {
-    let options = TrafficOptions {
-        scenario,
-        transactions,
-        bytes: Some(transactions * 1600),
-        seed,
-        ..TrafficOptions::default()
-    };
-    let mut pcap = Vec::new();
-    let mut truth = Vec::new();
-    Traffic::generate(&options).write(&mut pcap, &mut truth).unwrap();
-    bench.write("traffic.pcap", pcap);
-    bench.write("truth.jsonl", truth);
-}
+use crate::support::{Bench, assert_balanced, traffic};
 
 #[test]
 fn one_two_and_four_workers_give_the_same_bytes() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use offpath_testkit::traffic::{Scenario, Traffic, TrafficOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -99,6 +100,22 @@ impl Bench {
             stats: serde_json::from_str(&read("stats.json")).unwrap_or(Value::Null),
         }
     }
+}
+
+/// Writes `traffic.pcap`, traffic of people and attackers, with its truth in `truth.jsonl`.
+pub(crate) fn traffic(bench: &Bench, scenario: Scenario, transactions: u64, seed: u64) {
+    let options = TrafficOptions {
+        scenario,
+        transactions,
+        bytes: Some(transactions * 1600),
+        seed,
+        ..TrafficOptions::default()
+    };
+    let mut pcap = Vec::new();
+    let mut truth = Vec::new();
+    Traffic::generate(&options).write(&mut pcap, &mut truth).unwrap();
+    bench.write("traffic.pcap", pcap);
+    bench.write("truth.jsonl", truth);
 }
 
 /// Asserts that the books balance, and says which equation does not.
