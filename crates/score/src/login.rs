@@ -2,14 +2,14 @@
 
 use offpath_types::{Anomaly, BodyHint, LoginOutcome, RedirectClass, Timestamp, Transaction};
 
-use crate::config::{LoginRule, ScoreConfig, contains};
+use crate::config::{LoginRule, ScoreConfig};
 use crate::math::exp_neg;
 use crate::summary::OutcomeSource;
 
 /// How long the baseline of an endpoint remembers: six hours, so that a working day sets it.
 pub(crate) const BASELINE_SECS: f32 = 6.0 * 3600.0;
 
-/// Paths that take a password without being a login.
+/// Words, in any case, of paths that take a password without being a login.
 const NO_LOGIN: [&[u8]; 7] =
     [b"register", b"signup", b"sign-up", b"sign_up", b"reset", b"forgot", b"change-password"];
 
@@ -237,8 +237,7 @@ fn query_refuses(location: &[u8]) -> bool {
     const WORDS: [&[u8]; 6] = [b"fail", b"error", b"invalid", b"denied", b"incorrect", b"wrong"];
     const OFF: [&[u8]; 6] = [b"", b"0", b"false", b"no", b"none", b"null"];
     let Some(start) = location.iter().position(|b| matches!(b, b'?' | b'#')) else { return false };
-    let says =
-        |text: &[u8]| WORDS.iter().any(|word| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word)));
+    let says = |text: &[u8]| says_any(text, &WORDS);
     location[start + 1..].split(|b| matches!(b, b'&' | b';' | b'?' | b'#')).any(|parameter| {
         let Some(equals) = parameter.iter().position(|b| *b == b'=') else {
             return !parameter.contains(&b'/') && says(parameter);
@@ -247,6 +246,11 @@ fn query_refuses(location: &[u8]) -> bool {
         let address = value.contains(&b'/') || value.windows(3).any(|w| w.eq_ignore_ascii_case(b"%2f"));
         !address && !OFF.iter().any(|off| value.eq_ignore_ascii_case(off)) && (says(name) || says(value))
     })
+}
+
+/// Tells whether `text` contains one of `words`, which are not empty, in any case.
+fn says_any(text: &[u8], words: &[&[u8]]) -> bool {
+    words.iter().any(|word| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word)))
 }
 
 fn configured(tx: &Transaction, rule: &LoginRule) -> Option<LoginOutcome> {
@@ -276,7 +280,7 @@ pub(crate) fn is_attempt(tx: &Transaction, known: bool) -> bool {
         tx.login.password.is_some() || (tx.login.path_looks_like_login && tx.user.is_some()) || known;
     candidate && {
         let path = tx.text.get(tx.path);
-        !NO_LOGIN.iter().any(|word| contains(path, word))
+        !says_any(path, &NO_LOGIN)
     }
 }
 
@@ -348,6 +352,34 @@ mod tests {
     use BodyHint as B;
     use LoginOutcome::{Failure, Success, Unknown};
     use RedirectClass as R;
+
+    #[test]
+    fn attempts() {
+        let (no, yes) = (false, true);
+        for (method, path, password, user, loginlike, known, status, want) in [
+            ("POST", "/login", yes, yes, yes, no, 401, yes),
+            ("PUT", "/session", yes, no, no, no, 200, yes),
+            ("POST", "/login", no, yes, yes, no, 200, yes), // a first step that asks for the user only
+            ("POST", "/login", no, no, yes, no, 200, no),
+            ("POST", "/search", no, yes, no, no, 200, no),
+            ("POST", "/enter", no, no, no, yes, 400, yes),
+            ("POST", "/account/register", yes, yes, no, no, 200, no),
+            ("POST", "/Account/ForgotPassword", yes, yes, yes, no, 200, no),
+            ("POST", "/users/SignUp", yes, yes, yes, yes, 200, no),
+            ("DELETE", "/login", no, yes, yes, yes, 200, no),
+            ("GET", "/private", yes, yes, no, no, 401, yes), // Basic authorization
+            ("GET", "/private", yes, yes, no, no, 200, no),
+        ] {
+            let mut tx = tx(Some(status), R::None, false, B::None, false);
+            let id = offpath_types::IdentityHash([7; 16]);
+            tx.method = tx.text.push(method.as_bytes());
+            tx.path = tx.text.push(path.as_bytes());
+            tx.login.password = password.then_some(id);
+            tx.user = user.then_some(id);
+            tx.login.path_looks_like_login = loginlike;
+            assert_eq!(is_attempt(&tx, known), want, "{method} {path} {status}");
+        }
+    }
 
     #[test]
     fn outcomes_without_history() {
