@@ -162,7 +162,7 @@ struct Sink {
 }
 
 impl Sink {
-    /// Runs `work` so that a panic ends this flow and nothing else.
+    /// Runs `work` so that a panic costs this flow its parser and nothing else: its further bytes are bypassed.
     fn contain(&mut self, state: &mut Option<Session>, work: impl FnOnce(&mut Self, &mut Session)) {
         let Some(session) = state else { return };
         if catch_unwind(AssertUnwindSafe(|| work(self, session))).is_err() {
@@ -206,5 +206,38 @@ impl StreamSink for Sink {
                 catch_unwind(AssertUnwindSafe(|| self.http.close(session, flow, now, &mut self.out)));
             self.counters.flows_poisoned_total += u64::from(closed.is_err());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use offpath_types::{FlowKey, Host, Peer, TunnelId};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_parser_costs_its_flow_only() {
+        let mut shard =
+            Shard::new(&StreamLimits::default(), &ProtocolConfig::default(), &IdentityKey::new([1; 32]), 1);
+        let peer = |last, port| Peer { host: Host::from_v4([192, 0, 2, last]), port };
+        let (key, client_side) = FlowKey::new(peer(1, 50_000), peer(2, 80), TunnelId(0));
+        let opened = Timestamp::from_parts(1_000, 0);
+        let flow = FlowInfo { key, client_side, opened, midstream: false };
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let request = Chunk::Data { bytes, offset: 0, peer_acked: None, seen: opened };
+        let sink = &mut shard.sink;
+
+        let (mut sick, mut sound) = (sink.open(&flow), sink.open(&flow));
+        assert!(sink.wants(&sick, Direction::ToServer));
+        sink.contain(&mut sick, |_, _| panic!("as the test wants it"));
+        assert!(sick.is_none());
+        assert!(!sink.wants(&sick, Direction::ToServer), "the rest is bypassed");
+        sink.contain(&mut sick, |_, _| unreachable!("it has no parser any more"));
+        sink.close(sick, &flow, opened);
+        assert_eq!((sink.counters.flows_poisoned_total, sink.out.len()), (1, 0));
+
+        sink.chunk(&mut sound, &flow, Direction::ToServer, request, opened);
+        sink.close(sound, &flow, opened);
+        assert_eq!((sink.counters.flows_poisoned_total, sink.out.len()), (1, 1), "the other flow lives on");
     }
 }

@@ -1,7 +1,6 @@
 //! Puts both directions of one connection in order.
 //!
 //! In: the segments of one flow, in capture order. Out: chunks to the sink. First copy wins on overlap.
-//! Counters move before the sink is called, so that they balance even when the sink panics.
 
 use std::collections::VecDeque;
 

@@ -8,7 +8,7 @@ offpath_types::counters! {
     /// segments = empty + delivered + held + duplicate + bypassed + Σ segments_dropped
     /// payload_bytes = bytes_delivered + bytes_duplicate + bytes_bypassed + Σ bytes_dropped + held now
     /// flows_opened = Σ flows_closed + open now
-    /// flows_given = flows_taken_back + flows_poisoned that had been given + given and open now
+    /// flows_given = flows_taken_back + given and open now
     /// ```
     pub struct StreamCounters {
         /// Segments taken.
@@ -48,8 +48,6 @@ offpath_types::counters! {
         bytes_dropped_after_close_total,
         /// Bytes dropped: payload on a SYN that the server refused or that could not be kept.
         bytes_dropped_syn_payload_total,
-        /// Bytes dropped: held by a flow that was dropped because its sink panicked.
-        bytes_dropped_poisoned_total,
 
         /// Bytes of a held overlap that differ from the first copy (also counted as duplicate).
         overlap_conflict_bytes_total,
@@ -92,10 +90,8 @@ offpath_types::counters! {
         flows_closed_reused_total,
         /// Flows closed by the end of the capture.
         flows_closed_capture_end_total,
-        /// Flows dropped because their sink panicked.
-        flows_closed_poisoned_total,
-        /// Poisoned flows of which the sink had been told.
-        flows_poisoned_given_total,
+        /// Closed flows forgotten before their time, because too many were remembered.
+        closed_flows_forgotten_total,
 
         /// SYNs not followed because the table was full of better flows.
         syns_refused_total,
@@ -131,7 +127,6 @@ impl StreamCounters {
             + self.flows_closed_evicted_embryonic_total
             + self.flows_closed_reused_total
             + self.flows_closed_capture_end_total
-            + self.flows_closed_poisoned_total
     }
 
     /// Returns the captured payload bytes dropped, whatever the reason.
@@ -141,7 +136,6 @@ impl StreamCounters {
             + self.bytes_dropped_out_of_window_total
             + self.bytes_dropped_after_close_total
             + self.bytes_dropped_syn_payload_total
-            + self.bytes_dropped_poisoned_total
     }
 
     /// Returns the segments dropped, whatever the reason.
@@ -167,5 +161,8 @@ impl StreamCounters {
                     + self.bytes_dropped()
                     + held_bytes_now
             && self.flows_opened_total == self.flows_closed() + flows_open_now
+            // Of the open flows, those that carried data are given: between none and all.
+            && (self.flows_taken_back_total..=self.flows_taken_back_total + flows_open_now)
+                .contains(&self.flows_given_total)
     }
 }

@@ -30,7 +30,8 @@ pub struct StreamLimits {
     pub flows_max: u32,
     /// Embryonic flows (handshake seen, nothing else) open at once; the oldest is evicted.
     pub embryonic_flows_max: u32,
-    /// Closed flows remembered, to tell their stragglers from a new flow; the oldest is forgotten.
+    /// Closed flows remembered, to tell their stragglers from a new flow; the oldest is forgotten
+    /// (`closed_flows_forgotten_total`).
     pub closed_flows_max: u32,
     /// Captured bytes that one direction holds behind a hole; at the bound its first hole is given up.
     pub held_bytes_per_direction_max: u32,

@@ -7,6 +7,9 @@ use offpath_types::{Chunk, Direction, FlowInfo, Timestamp};
 /// Per flow the calls are: `open`, then any number of `chunk` (and `wants` after each data chunk), among
 /// them exactly one `Chunk::End` per direction and nothing of that direction after it, then `close`.
 /// Flows that never carried a byte (nor lost one) cause no call at all.
+///
+/// A sink must not panic: the table is no more use once a panic has passed through it. What may go wrong in a
+/// parser is contained by the sink, which alone knows what to do with the flow.
 pub trait StreamSink {
     /// What the sink keeps per flow. Lives inside the flow's table entry: box it where it is large.
     type Flow;

@@ -52,13 +52,12 @@ pub struct FlowTable<S: StreamSink> {
     unproven: Wheel,
     proven: Wheel,
     clock: Timestamp,
-    /// The connection at work, for when its sink panics.
-    busy: u32,
 }
 
 impl<S: StreamSink> FlowTable<S> {
-    /// Coarsest tick of a timer: after [`FlowTable::advance`] to `now`, whatever fell due before the multiple of this at
-    /// or before `now` has been handed on. What falls due later is handed on later, with the time at which it fell due.
+    /// Coarsest tick of a timer: after [`FlowTable::advance`] to `now`, whatever fell due before the multiple
+    /// of this at or before `now` has been handed on. What falls due later is handed on later, with the time
+    /// at which it fell due.
     pub const TICK_NANOS: u64 = 1 << FLOW_TICK_SHIFT;
 
     /// Makes an empty table; it owns next to no memory until flows come.
@@ -76,7 +75,6 @@ impl<S: StreamSink> FlowTable<S> {
             unproven: Wheel::new(FLOW_TICK_SHIFT),
             proven: Wheel::new(FLOW_TICK_SHIFT),
             clock: Timestamp::ZERO,
-            busy: NONE,
         }
     }
 
@@ -105,7 +103,6 @@ impl<S: StreamSink> FlowTable<S> {
         if self.core.is_full() {
             self.relieve(segment.time, sink);
         }
-        self.busy = NONE;
     }
 
     /// Moves packet time on without a segment: expires flows and gives up holes that are due by `now`.
@@ -145,7 +142,6 @@ impl<S: StreamSink> FlowTable<S> {
         while let Some(id) = self.proven.pop_before(&mut self.conns, now) {
             self.conn_is_due(id, now, sink);
         }
-        self.busy = NONE;
     }
 
     /// Ends all flows, with `EndReason::CaptureEnd` at the latest packet time.
@@ -164,22 +160,6 @@ impl<S: StreamSink> FlowTable<S> {
             self.core.counters.flows_closed_capture_end_total += u64::from(!embryo.is_closed());
             self.remove_embryo(id);
         }
-        self.busy = NONE;
-    }
-
-    /// Drops the flow in whose callback the sink panicked, without calling the sink again.
-    ///
-    /// Call after catching a panic out of any other method: the table is usable and its books balance
-    /// afterwards. Returns the flow, or `None` where no flow was at work.
-    pub fn drop_poisoned(&mut self) -> Option<FlowInfo> {
-        let id = std::mem::replace(&mut self.busy, NONE);
-        let conn = self.conns.get(id)?;
-        let info = conn.info;
-        let counters = &mut self.core.counters;
-        counters.flows_closed_poisoned_total += 1;
-        counters.flows_poisoned_given_total += u64::from(conn.state.is_some());
-        drop(self.take_conn(id));
-        Some(info)
     }
 
     /// Returns the counts.
@@ -225,7 +205,6 @@ impl<S: StreamSink> FlowTable<S> {
     fn segment_of_conn(&mut self, id: u32, hash: u32, segment: &TcpSegment<'_>, sink: &mut S) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let time = segment.time;
-        self.busy = id;
         let deadline = conn.deadline(&self.core.limits);
         // A time at the end of the range (or a timeout of 0) is its own deadline: a flow seen now is not over.
         if deadline <= time && conn.last_seen < time {
@@ -318,7 +297,6 @@ impl<S: StreamSink> FlowTable<S> {
 
     fn expire_conn(&mut self, id: u32, deadline: Timestamp, sink: &mut S) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        self.busy = id;
         Assembly { core: &mut self.core, sink, conn, id }.give_up_due(deadline, Timestamp::ZERO);
         self.close_conn(id, EndReason::Expired, deadline, sink);
         self.core.counters.flows_closed_expired_total += 1;
@@ -335,7 +313,6 @@ impl<S: StreamSink> FlowTable<S> {
             return;
         }
         let Some(conn) = self.conns.get_mut(id) else { return };
-        self.busy = id;
         let mut work = Assembly { core: &mut self.core, sink, conn, id };
         work.give_up_due(now, Timestamp::ZERO);
         if work.conn.is_over() {
@@ -353,7 +330,6 @@ impl<S: StreamSink> FlowTable<S> {
             let Some(hold) = self.core.holds.get(hold_id) else { return };
             let (id, side) = (hold.conn, hold.side);
             let Some(conn) = self.conns.get_mut(id) else { return };
-            self.busy = id;
             self.core.counters.holes_table_full_total += 1;
             let mut work = Assembly { core: &mut self.core, sink, conn, id };
             work.give_up_first(side, now);
@@ -372,28 +348,16 @@ impl<S: StreamSink> FlowTable<S> {
         sink: &mut S,
     ) -> Option<Conn<S::Flow>> {
         let conn = self.conns.get_mut(id)?;
-        self.busy = id;
         Assembly { core: &mut self.core, sink, conn, id }.finish(reason, now);
-        let mut conn = self.take_conn(id)?;
-        self.busy = NONE;
+        debug_assert!(conn.dirs.iter().all(|dir| dir.hold == NONE), "a direction that ended holds nothing");
+        let wheel = if conn.proven { &mut self.proven } else { &mut self.unproven };
+        wheel.remove(&mut self.conns, id);
+        let mut conn = self.conns.remove(id)?;
+        self.index_remove(conn.hash, id | CONN);
         if let Some(state) = conn.state.take() {
             self.core.counters.flows_taken_back_total += 1;
             sink.close(state, &conn.info, now);
         }
-        Some(conn)
-    }
-
-    fn take_conn(&mut self, id: u32) -> Option<Conn<S::Flow>> {
-        let conn = self.conns.get(id)?;
-        let wheel = if conn.proven { &mut self.proven } else { &mut self.unproven };
-        wheel.remove(&mut self.conns, id);
-        let conn = self.conns.remove(id)?;
-        for dir in &conn.dirs {
-            if dir.hold != NONE {
-                self.core.counters.bytes_dropped_poisoned_total += self.core.remove_hold(dir.hold);
-            }
-        }
-        self.index_remove(conn.hash, id | CONN);
         Some(conn)
     }
 
@@ -404,10 +368,12 @@ impl<S: StreamSink> FlowTable<S> {
             Some(_) => self.core.counters.flows_closed_rst_total += 1,
             None => self.core.counters.flows_closed_fin_total += 1,
         }
-        if self.closed.len() >= self.core.limits.closed_flows_max
-            && let Some(oldest) = self.closed.first()
-        {
-            self.remove_embryo(oldest);
+        if self.closed.len() >= self.core.limits.closed_flows_max {
+            // The oldest; this one itself where none may be remembered.
+            self.core.counters.closed_flows_forgotten_total += 1;
+            if let Some(oldest) = self.closed.first() {
+                self.remove_embryo(oldest);
+            }
         }
         if self.closed.len() < self.core.limits.closed_flows_max {
             let embryo = Embryo {
@@ -668,7 +634,6 @@ impl<S: StreamSink> FlowTable<S> {
             };
             // It was counted as held; from here on it counts as whatever becomes of it now.
             self.core.counters.segments_held_total -= 1;
-            self.busy = id;
             Assembly { core: &mut self.core, sink, conn, id }.accept(client_side, &run);
         }
         self.segment_of_conn(id, hash, segment, sink);
