@@ -4,6 +4,7 @@
 mod boundaries;
 mod cli;
 mod docs;
+mod fuzz;
 mod golden;
 mod overload;
 mod replay;

@@ -1,0 +1,36 @@
+//! Every fuzz target runs on its seeds here, with the ordinary compiler.
+
+use std::fs;
+
+use crate::support::root;
+
+/// Each target and its body, which panics where something is wrong.
+const TARGETS: [(&str, fn(&[u8])); 9] = [
+    ("body_fields", offpath_protocol::facts::fuzz_body_fields),
+    ("condition", offpath_score::fuzz_condition),
+    ("config", offpath::fuzz_config),
+    ("decode_frame", offpath_packet::fuzz_decode_frame),
+    ("http1_cuts", offpath_protocol::fuzz_http1_cuts),
+    ("pcap_file", offpath_capture::fuzz_pcap_file),
+    ("reassemble_ops", offpath_stream::fuzz_reassemble_ops),
+    ("webhook_body", offpath_enforce::fuzz_webhook_body),
+    ("webhook_headers", offpath_enforce::fuzz_webhook_headers),
+];
+
+#[test]
+fn every_target_runs_on_its_seeds() {
+    let folder = root().join("crates/fuzz");
+    let mut files: Vec<_> = fs::read_dir(folder.join("fuzz_targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    files.sort();
+    assert_eq!(files, TARGETS.map(|(name, _)| name), "a target is missing here");
+    for (name, body) in TARGETS {
+        let seeds: Vec<_> = fs::read_dir(folder.join("seeds").join(name)).unwrap().collect();
+        assert!(!seeds.is_empty(), "{name} has no seed");
+        for seed in seeds {
+            body(&fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+}
