@@ -29,11 +29,6 @@ pub struct TextArena {
 }
 
 impl TextArena {
-    /// Makes an arena with room for `capacity` bytes.
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: Vec::with_capacity(capacity) }
-    }
-
     /// Makes room for `additional` more bytes, so that the pushes that follow allocate at most once.
     pub fn reserve(&mut self, additional: usize) {
         self.bytes.reserve(additional);

@@ -27,11 +27,6 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns seconds since the epoch as a float, for rates and decay.
-    pub fn as_secs_f64(self) -> f64 {
-        self.0 as f64 / 1e9
-    }
-
     /// Returns the nanoseconds from `earlier` to `self`; 0 where `earlier` is later.
     pub const fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
