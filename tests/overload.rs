@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use offpath_capture::{FaultOptions, FaultySource, FileOptions, FileSource, PacketSource, Polled};
 use offpath_testkit::traffic::Scenario;
@@ -13,27 +14,30 @@ use serde_json::Value;
 
 use crate::support::{Bench, assert_balanced, traffic};
 
-/// Batches of at most 512 frames go through a queue of 256: a sender of four frames a request fills it, however
-/// long the requests take.
-const REQUESTS: usize = 50_000;
-const REQUEST: &[u8] = b"GET /stock HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: overload\r\n\r\n";
+/// Each request is a batch of its own, being more than 5 ms after the one before: with those that fill the pipe that
+/// nobody reads (24 KB a record), more than the queue of 256 takes. Slower is the same; capture has all the time.
+const REQUESTS: usize = 500;
+const PACE: Duration = Duration::from_millis(6);
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Sends `REQUESTS` requests over one connection of the loopback interface.
 fn requests(listener: TcpListener, port: u16) {
+    let long = "x".repeat(8000);
+    let request = format!("GET /{long} HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: {long}\r\n\r\n");
+    let len = request.len();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut request = [0; REQUEST.len()];
+        let mut request = vec![0; len];
         while stream.read_exact(&mut request).is_ok() {
             stream.write_all(RESPONSE).unwrap();
         }
     });
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_nodelay(true).unwrap();
     let mut response = [0; RESPONSE.len()];
     for _ in 0..REQUESTS {
-        stream.write_all(REQUEST).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         stream.read_exact(&mut response).unwrap();
+        thread::sleep(PACE);
     }
     drop(stream);
     server.join().unwrap();
