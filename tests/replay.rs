@@ -5,7 +5,7 @@ use std::fs;
 use offpath_testkit::impair::{Impairment, impair_file};
 use offpath_testkit::measure::{read_found, read_truth, recovery};
 use offpath_testkit::traffic::Scenario;
-use offpath_testkit::{Conversation, Link, Packet};
+use offpath_testkit::{Conversation, Link, Packet, PcapFormat, PcapWriter};
 use offpath_types::Timestamp;
 
 use crate::support::{Bench, assert_balanced, traffic};
@@ -128,6 +128,32 @@ fn duplicates_and_swapped_neighbours_cost_nothing() {
     let (share, wrong) = recovered(impairment, 3);
     assert!(share >= 100.0, "only {share:.3} % came out");
     assert_eq!(wrong, 0);
+}
+
+/// A clock that stands still settles nothing; what waits for it is bounded, and the bound depends on the file alone.
+#[test]
+fn a_clock_that_stands_still_holds_nothing_for_ever() {
+    let bench = Bench::new();
+    let options =
+        TrafficOptions { transactions: 4000, bytes: Some(40 << 20), seed: 9, ..TrafficOptions::default() };
+    let (mut pcap, mut stopped) = (Vec::new(), Vec::new());
+    Traffic::generate(&options).write(&mut pcap, std::io::sink()).unwrap();
+    let mut reader = offpath_testkit::PcapReader::new(&pcap[..]).unwrap();
+    let mut writer = PcapWriter::new(&mut stopped, PcapFormat::new(Link::Ethernet.number())).unwrap();
+    while let Some(record) = reader.next_record().unwrap() {
+        writer.write(Timestamp::from_parts(1_767_600_000, 0), &record.bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    let path = bench.write("stopped.pcap", stopped);
+    let one = bench.replay(&[&path], &["--workers", "1"]);
+    assert_eq!(one.code(), 0, "{}", one.stderr());
+    assert!(one.stats["pipeline"]["eras_total"].as_u64().unwrap() >= 2);
+    assert!(one.records().len() > 3000);
+    for workers in ["2", "4"] {
+        let many = bench.replay(&[&path], &["--workers", workers]);
+        assert!(many.transactions == one.transactions, "transactions differ with {workers} workers");
+        assert_eq!(many.stats["pipeline"], one.stats["pipeline"]);
+    }
 }
 
 fn hello(start: Timestamp, port: u16) -> Vec<Packet> {

@@ -11,21 +11,20 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use offpath_capture::{
-    CaptureCounters, LiveOptions, LiveSource, PacketSource, Polled, PrivilegeError, SourceError,
-    drop_privileges,
+    LiveOptions, LiveSource, PacketSource, Polled, PrivilegeError, SourceError, drop_privileges,
 };
-use offpath_packet::{DecodeCounters, Decoder, Outcome};
+use offpath_packet::{Decoder, Outcome};
 use offpath_types::Timestamp;
 
 use crate::args::{AttachArgs, Format};
 use crate::config::Config;
-use crate::exit::Failure;
+use crate::exit::{Failure, stop_on_signal};
 use crate::judge::{Judge, wall_now};
 use crate::ledger::Ledger;
-use crate::merge::{Batch, Merge};
+use crate::merge::{Batch, Mark, Merge};
 use crate::output::StatsFile;
 use crate::records::RecordWriter;
-use crate::worker::{SHARDS, Worker};
+use crate::worker::Worker;
 
 /// Batches that wait for scoring, per lane.
 const QUEUE_BATCHES: usize = 256;
@@ -38,54 +37,48 @@ const LANE_LAG_NANOS: u64 = 1_000_000_000;
 /// Longest drain of the kernel ring at the end.
 const DRAIN_NANOS: u64 = 2_000_000_000;
 
-/// What a lane publishes about itself about once a second.
-#[derive(Clone, Default)]
-struct Snapshot {
-    capture: CaptureCounters,
-    decode: DecodeCounters,
-    worker: Ledger,
-}
-
 /// What the threads share.
 #[derive(Default)]
 struct Shared {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// Transactions that found the queue full.
     dropped: AtomicU64,
-    snapshots: Mutex<Vec<Snapshot>>,
+    /// What each lane publishes about itself about once a second, and at its end.
+    ledgers: Mutex<Vec<Ledger>>,
 }
 
 impl Shared {
+    fn new(stop: Arc<AtomicBool>, lanes: usize) -> Self {
+        Self { stop, dropped: AtomicU64::new(0), ledgers: Mutex::new(vec![Ledger::default(); lanes]) }
+    }
+
     fn publish(&self, lane: usize, source: &LiveSource, decoder: &Decoder, worker: &Worker) {
-        let mut snapshot =
-            Snapshot { capture: source.counters(), decode: *decoder.counters(), worker: Ledger::default() };
-        snapshot.worker.add_worker(worker);
-        let mut all = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = all.get_mut(lane) {
-            *slot = snapshot;
+        let mut ledger = Ledger::default();
+        ledger.add_source(source.counters(), *decoder.counters());
+        ledger.add_worker(worker);
+        if let Some(slot) = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(lane) {
+            *slot = ledger;
         }
     }
 
     fn ledger(&self) -> Ledger {
-        let mut ledger = Ledger::default();
-        for s in self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            ledger.add_source(s.capture, s.decode);
-            ledger.stream.merge(&s.worker.stream);
-            ledger.protocol.merge(&s.worker.protocol);
-            ledger.worker.merge(&s.worker.worker);
-            ledger.flows_open += s.worker.flows_open;
+        let mut sum = Ledger::default();
+        for lane in self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            sum.merge_lane(lane);
         }
-        ledger
+        sum
     }
 }
 
 /// Runs until a signal, the given duration, or the end of every interface.
+///
+/// Also returns what went wrong with a capture thread, so that what the others saw is still reported.
 pub(crate) fn run(
     args: &AttachArgs,
     config: &Config,
     judge: &mut Judge,
     stats: &mut Option<StatsFile>,
-) -> Result<Ledger, Failure> {
+) -> Result<(Ledger, Option<Failure>), Failure> {
     let interfaces = if args.interface.is_empty() { &config.capture.interfaces } else { &args.interface };
     if interfaces.is_empty() {
         return Err(Failure::usage(anyhow::anyhow!(
@@ -95,7 +88,7 @@ pub(crate) fn run(
     if let Some(twice) = interfaces.iter().enumerate().find(|(i, name)| interfaces[..*i].contains(name)) {
         return Err(Failure::usage(anyhow::anyhow!("interface {} is named twice", twice.1)));
     }
-    let workers = usize::from(args.workers.map_or(config.capture.workers as u8, u8::from)).clamp(1, SHARDS);
+    let workers = config.workers(args.workers);
     let mut sources = Vec::new();
     for (number, interface) in interfaces.iter().enumerate() {
         for worker in 0..workers {
@@ -110,15 +103,8 @@ pub(crate) fn run(
             e => Failure::ours(e.into()),
         })?;
     }
-    let shared = Arc::new(Shared::default());
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let shared = Arc::clone(&shared);
-        // A second signal ends the process at once.
-        // The handler only sets a flag.
-        signal_flag(signal, shared)?;
-    }
     let lanes = sources.len();
-    shared.snapshots.lock().unwrap_or_else(PoisonError::into_inner).resize(lanes, Snapshot::default());
+    let shared = Arc::new(Shared::new(stop_on_signal()?, lanes));
     if !args.output.quiet {
         eprintln!("offpath: attached to {} with {lanes} workers; stop with Ctrl-C", interfaces.join(", "));
     }
@@ -148,20 +134,20 @@ pub(crate) fn run(
     loop {
         match receiver.recv_timeout(Duration::from_millis(50)) {
             Ok((lane, batch)) => {
-                if batch.watermark != Timestamp::MAX {
-                    newest = newest.max(batch.watermark);
+                if batch.watermark != Mark::END {
+                    newest = newest.max(batch.watermark.time);
                 }
                 merge.push(lane, batch);
                 let lagging = Timestamp::from_nanos(newest.as_nanos().saturating_sub(LANE_LAG_NANOS));
                 // A single lane is in order by itself; with several, none may run ahead of the others.
-                let until = if lanes == 1 && merge.watermark() != Timestamp::MAX {
-                    newest.plus_nanos(1)
+                let until = if lanes == 1 && merge.watermark() != Mark::END {
+                    Mark::live(newest.plus_nanos(1))
                 } else {
-                    merge.watermark().max(lagging)
+                    merge.watermark().max(Mark::live(lagging))
                 };
                 judge.take(&mut merge, until)?;
-                if until != Timestamp::MAX {
-                    judge.advance(until)?;
+                if until != Mark::END {
+                    judge.advance(until.time)?;
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -174,7 +160,7 @@ pub(crate) fn run(
         judge.write_kept(false)?;
         housekeeping.run(now, &shared, judge, stats)?;
     }
-    judge.take(&mut merge, Timestamp::MAX)?;
+    judge.take(&mut merge, Mark::END)?;
     let mut failure = None;
     for join in joins {
         match join.join() {
@@ -185,10 +171,7 @@ pub(crate) fn run(
     }
     judge.count_dropped(shared.dropped.load(Ordering::Relaxed));
     judge.end_of_capture(newest)?;
-    match failure {
-        Some(failure) => Err(failure),
-        None => Ok(shared.ledger()),
-    }
+    Ok((shared.ledger(), failure))
 }
 
 fn live_options(
@@ -216,25 +199,6 @@ fn live_options(
 fn source_failure(interface: &str, error: SourceError) -> Failure {
     let kind = if matches!(error, SourceError::Filter { .. }) { Failure::usage } else { Failure::input };
     kind(anyhow::Error::new(error).context(format!("cannot capture on {interface}")))
-}
-
-fn signal_flag(signal: i32, shared: Arc<Shared>) -> Result<(), Failure> {
-    let flag = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
-        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-        .context("cannot handle signals")
-        .map_err(Failure::ours)?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            while !flag.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(20));
-            }
-            shared.stop.store(true, Ordering::Relaxed);
-        })
-        .map(drop)
-        .context("cannot start the signal thread")
-        .map_err(Failure::ours)
 }
 
 fn capture_loop(
@@ -286,7 +250,9 @@ fn capture_loop(
     worker.collect(flushed, Timestamp::MAX, &mut finished);
     worker.finish(&mut finished);
     // The last batch may wait: capture is over.
-    let _ = sender.send((lane, Batch::new(finished, Timestamp::MAX, writer.as_mut())));
+    let _ = sender.send((lane, Batch::live(finished, Mark::END, writer.as_mut())));
+    // The kernel's last word on what it dropped.
+    source.refresh();
     shared.publish(lane, &source, &decoder, &worker);
     result
 }
@@ -303,7 +269,8 @@ fn hand_on(
     let mut finished = Vec::new();
     // Live, being early is worth more than the order of what a timer ended a moment ago.
     worker.collect(now, Timestamp::MAX, &mut finished);
-    if let Err(TrySendError::Full((_, batch))) = sender.try_send((lane, Batch::new(finished, now, writer))) {
+    let batch = Batch::live(finished, Mark::live(now), writer);
+    if let Err(TrySendError::Full((_, batch))) = sender.try_send((lane, batch)) {
         shared.dropped.fetch_add(batch.transactions.len() as u64, Ordering::Relaxed);
     }
 }
@@ -360,5 +327,72 @@ impl Housekeeping {
             stats.write(&ledger, judge, true)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use offpath_testkit::{Conversation, Link};
+    use offpath_types::{Frame, IdentityKey, LinkType};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Feeds `count` connections with one transaction each.
+    fn feed(worker: &mut Worker, ledger: &mut Ledger, count: u16) {
+        let mut decoder = Decoder::new(Config::default().decoder_limits());
+        for port in 0..count {
+            let start = Timestamp::from_parts(1, 0);
+            let mut talk = Conversation::new(
+                ([192, 0, 2, 1], 2000 + port).into(),
+                ([198, 51, 100, 1], 80).into(),
+                start,
+            );
+            talk.handshake();
+            let script = ">>>\nGET / HTTP/1.1\nHost: a.example\n\n<<<\nHTTP/1.1 204 No Content\n\n";
+            talk.script(script).unwrap().close();
+            for packet in talk.packets() {
+                let bytes = Link::Ethernet.wrap(&packet.bytes);
+                let wire_len = bytes.len() as u32;
+                let frame = Frame { time: packet.time, link: LinkType::Ethernet, wire_len, bytes: &bytes };
+                ledger.capture.frames_total += 1;
+                if let Outcome::Tcp(segment) = decoder.decode(&frame) {
+                    worker.segment(&segment);
+                }
+            }
+        }
+        ledger.decode.merge(decoder.counters());
+    }
+
+    #[test]
+    fn a_full_queue_drops_counts_and_balances_and_never_waits() {
+        let config = Config::default();
+        let key = IdentityKey::new([7; 32]);
+        let output = crate::args::OutputArgs::default();
+        let mut judge = Judge::new(&output, &config, key.clone(), None, true).unwrap();
+        let mut worker = config.worker_of_lane(1, &key);
+        let shared = Shared::new(Arc::default(), 1);
+        let mut ledger = Ledger::default();
+        let (sender, receiver) = bounded(1);
+        // Nobody receives: the first batch fills the queue, the two after it are dropped.
+        for (round, transactions) in [3, 5, 7].into_iter().enumerate() {
+            feed(&mut worker, &mut ledger, transactions);
+            let now = Timestamp::from_parts(2 + round as u64, 0);
+            hand_on(0, now, &mut worker, &sender, &shared, None);
+        }
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 5 + 7);
+        drop(sender);
+        let mut merge = Merge::new(1);
+        for (lane, batch) in receiver {
+            merge.push(lane, batch);
+        }
+        judge.take(&mut merge, Mark::END).unwrap();
+        judge.count_dropped(shared.dropped.load(Ordering::Relaxed));
+        worker.finish(&mut Vec::new());
+        ledger.add_worker(&worker);
+        judge.fill(&mut ledger);
+        assert_eq!(ledger.pipeline.transactions_scored_total, 3);
+        assert_eq!(ledger.pipeline.transactions_dropped_queue_full_total, 12);
+        assert!(ledger.balanced(), "{:#?}", ledger.balances());
     }
 }

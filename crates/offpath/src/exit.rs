@@ -1,6 +1,10 @@
-//! Exit codes.
+//! How the process ends: exit codes and signals.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
 
 /// Why the process ends with another code than 0.
 #[derive(Debug)]
@@ -40,4 +44,16 @@ impl Failure {
             Kind::Input => 3,
         })
     }
+}
+
+/// Returns a flag that SIGINT and SIGTERM set; a second one of them ends the process at once, with 130.
+pub(crate) fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot handle signals")
+            .map_err(Failure::ours)?;
+    }
+    Ok(stop)
 }

@@ -9,13 +9,13 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use offpath_enforce::{Delivery, Event, Planner, decision_record};
 use offpath_score::Scorer;
-use offpath_types::{IdentityKey, Timestamp, Transaction};
+use offpath_types::{Action, IdentityKey, Timestamp, Transaction};
 
 use crate::args::OutputArgs;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::ledger::{Ledger, PipelineCounters};
-use crate::merge::Merge;
+use crate::merge::{Mark, Merge};
 use crate::records::RecordWriter;
 use crate::report::Findings;
 
@@ -92,7 +92,7 @@ impl Judge {
     }
 
     /// Scores everything before `until`, in order.
-    pub(crate) fn take(&mut self, merge: &mut Merge, until: Timestamp) -> Result<(), Failure> {
+    pub(crate) fn take(&mut self, merge: &mut Merge, until: Mark) -> Result<(), Failure> {
         let mut result = Ok(());
         merge.drain(until, |tx, head| {
             if result.is_ok() {
@@ -157,6 +157,11 @@ impl Judge {
         self.counters.transactions_dropped_queue_full_total += transactions;
     }
 
+    /// Counts eras that the reader ended.
+    pub(crate) fn count_eras(&mut self, eras: u32) {
+        self.counters.eras_total = u64::from(eras);
+    }
+
     /// Adds the counters of scoring and planning.
     pub(crate) fn fill(&self, ledger: &mut Ledger) {
         ledger.pipeline = self.counters;
@@ -176,10 +181,6 @@ impl Judge {
 
     fn judge(&mut self, tx: &Transaction, head: &[u8]) -> Result<(), Failure> {
         self.counters.transactions_total += 1;
-        self.planner.advance(tx.emitted, &mut self.events);
-        if !self.events.is_empty() {
-            self.publish(None)?;
-        }
         let verdict = self.scorer.observe(tx);
         self.counters.transactions_scored_total += 1;
         self.observed.observe(tx);
@@ -198,14 +199,15 @@ impl Judge {
 
     /// Writes and sends what planning made; `deciding` is the transaction that did it.
     fn publish(&mut self, deciding: Option<&Transaction>) -> Result<(), Failure> {
-        let detected_after = deciding.filter(|_| self.live).map(|tx| wall_now().nanos_since(tx.emitted));
         for mut event in self.events.drain(..) {
             if let Event::Decision(decision) = &mut event {
                 decision.observability = self.observed.share();
                 self.counters.decisions_total += 1;
-                self.findings.decided(decision);
-                if let Some(nanos) = detected_after {
-                    self.detection_us.saturating_record(nanos / 1000);
+                // An `unblock` comes of time, whichever transaction showed that it had passed.
+                let deciding = deciding.filter(|_| decision.action != Action::Unblock);
+                self.findings.decided(decision, deciding);
+                if let Some(tx) = deciding.filter(|_| self.live) {
+                    self.detection_us.saturating_record(wall_now().nanos_since(tx.emitted) / 1000);
                 }
                 if self.decisions.is_some() {
                     let mut line = serde_json::to_vec(&decision_record(decision))

@@ -22,6 +22,8 @@ counters! {
         transactions_dropped_queue_full_total,
         /// Transactions that came after later ones had been scored (live capture only; they are scored all the same).
         transactions_late_total,
+        /// Times that waiting transactions were handed on by eras, since packet time stood still (replay only).
+        eras_total,
         /// Transaction records written.
         records_written_total,
         /// Decisions made, dry run or not.
@@ -76,6 +78,17 @@ impl Ledger {
         self.protocol.merge(&protocol);
         self.worker.merge(&counters);
         self.flows_open += worker.flows_open();
+        self.held_bytes += worker.held_bytes();
+    }
+
+    /// Adds what another lane's source and worker counted.
+    pub(crate) fn merge_lane(&mut self, lane: &Self) {
+        self.add_source(lane.capture, lane.decode);
+        self.stream.merge(&lane.stream);
+        self.protocol.merge(&lane.protocol);
+        self.worker.merge(&lane.worker);
+        self.flows_open += lane.flows_open;
+        self.held_bytes += lane.held_bytes;
     }
 
     /// Returns the equations, from the wire to the decision.

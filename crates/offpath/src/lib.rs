@@ -45,8 +45,9 @@ pub fn run() -> ExitCode {
         Command::Receive(args) => receive::run(args),
         Command::Check(args) => check(args),
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "offpath", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "offpath", &mut script);
+            print(&script)
         }
     };
     match done {
@@ -112,7 +113,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
         )));
     }
     if !done.problems.is_empty() {
-        return Err(Failure::input(anyhow::anyhow!("{}", done.problems.join("\noffpath: "))));
+        return Err(Failure::input(anyhow::anyhow!("{}", listed(&done.problems))));
     }
     balanced(&ledger)
 }
@@ -124,9 +125,12 @@ fn attach(args: &AttachArgs) -> Result<(), Failure> {
     let delivery = delivery::start(&config)?;
     let mut judge = Judge::new(&args.output, &config, key, delivery, true)?;
     let mut stats = args.output.stats.as_deref().map(StatsFile::open).transpose()?;
-    let ledger = attach::run(args, &config, &mut judge, &mut stats)?;
+    let (ledger, failure) = attach::run(args, &config, &mut judge, &mut stats)?;
     let ledger = finish(&args.output, &config, &mut judge, ledger, &mut stats, &[])?;
-    balanced(&ledger)
+    match failure {
+        Some(failure) => Err(failure),
+        None => balanced(&ledger),
+    }
 }
 
 /// Refuses outputs that are one of the inputs, or each other, before anything is truncated.
@@ -140,6 +144,8 @@ fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure>
         ("--stats", output.stats.as_deref()),
     ];
     let given: Vec<_> = outputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+    // Names that cannot be expanded are an error of opening the inputs, later.
+    let read = offpath_capture::input_files(inputs).unwrap_or_default();
     for (i, (name, path)) in given.iter().enumerate() {
         for (other, other_path) in &given[..i] {
             let same =
@@ -152,9 +158,7 @@ fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure>
             }
         }
         let Some(id) = identity(path) else { continue };
-        // Names that cannot be expanded are an error of opening the inputs, later.
-        let read = offpath_capture::input_files(inputs).unwrap_or_default();
-        if let Some(input) = read.into_iter().find(|input| identity(input) == Some(id)) {
+        if let Some(input) = read.iter().find(|input| identity(input) == Some(id)) {
             return Err(Failure::usage(anyhow::anyhow!(
                 "{name} would overwrite the input {}",
                 input.display()
@@ -203,6 +207,18 @@ fn finish(
     Ok(ledger)
 }
 
+/// Lines of problems shown; a damaged file can have very many of them.
+const PROBLEMS_SHOWN: usize = 10;
+
+/// Returns the first problems, and how many more there are.
+fn listed(problems: &[String]) -> String {
+    let mut lines: Vec<_> = problems.iter().take(PROBLEMS_SHOWN).cloned().collect();
+    if problems.len() > PROBLEMS_SHOWN {
+        lines.push(format!("… and {} more", problems.len() - PROBLEMS_SHOWN));
+    }
+    lines.join("\noffpath: ")
+}
+
 /// An unbalanced ledger is our failure, and is never passed over in silence.
 fn balanced(ledger: &Ledger) -> Result<(), Failure> {
     if ledger.balanced() {
@@ -221,9 +237,9 @@ fn balanced(ledger: &Ledger) -> Result<(), Failure> {
 }
 
 /// Writes to standard output; a reader that has gone is no panic.
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     use std::io::Write;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::ours(e.into()))
+    std::io::stdout().write_all(text.as_ref()).map_err(|e| Failure::ours(e.into()))
 }
 
 fn check(args: &CheckArgs) -> Result<(), Failure> {
@@ -232,6 +248,6 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
         let text = toml::to_string_pretty(&config).map_err(|e| Failure::ours(e.into()))?;
         print(&text)
     } else {
-        print(&format!("{}: good\n", args.file.display()))
+        print(format!("{}: good\n", args.file.display()))
     }
 }

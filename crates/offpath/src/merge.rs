@@ -3,6 +3,10 @@
 //! Each worker sends batches that are sorted and carry a watermark: "nothing earlier will come from me". What lies
 //! before the lowest watermark of all lanes is handed out, ordered by (time, flow, index), so that scoring sees the
 //! same sequence whatever the number of workers.
+//!
+//! What is not settled waits, and a capture whose clock stands still settles nothing. So the reader of a file ends an
+//! *era* now and then, at a frame that depends on the file alone ([`Eras`]): everything finished by then is handed out,
+//! and eras are never mixed.
 
 use std::collections::VecDeque;
 
@@ -13,6 +17,57 @@ use crate::records::RecordWriter;
 /// Batches that are kept to be filled again.
 const SPENT_MAX: usize = 64;
 
+/// Frames after which an era ends, if packet time has not moved on by a tick.
+const ERA_FRAMES_MAX: u32 = 1 << 17;
+/// Captured bytes after which it ends: the smallest transactions grow fifty times as records.
+const ERA_BYTES_MAX: u64 = 16 << 20;
+
+/// How far a lane has told everything: the era, and the packet time within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    /// Number of the era, from 0; always 0 in live capture.
+    pub(crate) era: u32,
+    /// Packet time.
+    pub(crate) time: Timestamp,
+}
+
+impl Mark {
+    /// After everything.
+    pub(crate) const END: Self = Self { era: u32::MAX, time: Timestamp::MAX };
+
+    /// Returns the mark at `time` of a live capture, which has one era.
+    pub(crate) const fn live(time: Timestamp) -> Self {
+        Self { era: 0, time }
+    }
+}
+
+/// Decides at which frames of a file eras end; bounds what waits to be settled.
+#[derive(Debug, Default)]
+pub(crate) struct Eras {
+    settled: Timestamp,
+    frames: u32,
+    bytes: u64,
+    /// How many have ended.
+    pub(crate) ended: u32,
+}
+
+impl Eras {
+    /// Takes the next frame, of `bytes`, after which `settled` is settled; tells whether it ends an era.
+    pub(crate) fn frame(&mut self, settled: Timestamp, bytes: usize) -> bool {
+        if settled != self.settled {
+            (self.settled, self.frames, self.bytes) = (settled, 0, 0);
+        }
+        self.frames += 1;
+        self.bytes += bytes as u64;
+        if self.frames < ERA_FRAMES_MAX && self.bytes < ERA_BYTES_MAX {
+            return false;
+        }
+        (self.frames, self.bytes) = (0, 0);
+        self.ended += 1;
+        true
+    }
+}
+
 /// Finished transactions of one worker, sorted by [`Transaction::order`], with the heads of their records.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -22,19 +77,21 @@ pub(crate) struct Batch {
     heads: Vec<u8>,
     /// End of each head in `heads`; as many as transactions, or none.
     head_ends: Vec<usize>,
-    /// Every later transaction of this worker is emitted at this time or after it.
-    pub(crate) watermark: Timestamp,
+    /// Era of the transactions.
+    era: u32,
+    /// Every later transaction of this worker is at this mark or after it.
+    pub(crate) watermark: Mark,
 }
 
 impl Batch {
-    /// Sorts `transactions` and renders their record heads where there is a `writer`.
-    pub(crate) fn new(
+    /// Makes a batch of live capture: sorts `transactions` and renders their record heads where there is a `writer`.
+    pub(crate) fn live(
         transactions: Vec<Transaction>,
-        watermark: Timestamp,
+        watermark: Mark,
         writer: Option<&mut RecordWriter>,
     ) -> Self {
         let mut batch = Self { transactions, ..Self::default() };
-        batch.finish(watermark, writer);
+        batch.finish(0, watermark, writer);
         batch
     }
 
@@ -45,8 +102,9 @@ impl Batch {
         self.head_ends.clear();
     }
 
-    /// Sorts what is in `transactions` and renders record heads where there is a `writer`.
-    pub(crate) fn finish(&mut self, watermark: Timestamp, writer: Option<&mut RecordWriter>) {
+    /// Sorts what is in `transactions`, all of one era, and renders record heads where there is a `writer`.
+    pub(crate) fn finish(&mut self, era: u32, watermark: Mark, writer: Option<&mut RecordWriter>) {
+        self.era = era;
         self.watermark = watermark;
         sort(&mut self.transactions);
         if let Some(writer) = writer {
@@ -94,12 +152,12 @@ struct Lane {
     batches: VecDeque<Batch>,
     /// Next transaction in the first batch.
     next: usize,
-    watermark: Timestamp,
+    watermark: Mark,
 }
 
 impl Lane {
-    fn peek(&self) -> Option<&Transaction> {
-        self.batches.front().and_then(|b| b.transactions.get(self.next))
+    fn peek(&self) -> Option<(u32, &Transaction)> {
+        self.batches.front().and_then(|b| Some((b.era, b.transactions.get(self.next)?)))
     }
 
     /// Moves on; returns the batch that this ended.
@@ -119,7 +177,7 @@ pub(crate) struct Merge {
     lanes: Vec<Lane>,
     /// Transactions that arrived behind what was already handed out (live capture only: a late lane).
     pub(crate) late_total: u64,
-    done: Timestamp,
+    done: Mark,
     /// Batches that were handed out whole, with their lanes.
     spent: Vec<(usize, Batch)>,
 }
@@ -140,29 +198,30 @@ impl Merge {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
         lane.watermark = lane.watermark.max(batch.watermark);
         let done = self.done;
-        self.late_total += batch.transactions.iter().take_while(|tx| tx.emitted < done).count() as u64;
+        let late = |tx: &&Transaction| Mark { era: batch.era, time: tx.emitted } < done;
+        self.late_total += batch.transactions.iter().take_while(late).count() as u64;
         if !batch.transactions.is_empty() {
             lane.batches.push_back(batch);
         }
     }
 
-    /// Returns the time before which every lane has told everything.
-    pub(crate) fn watermark(&self) -> Timestamp {
-        self.lanes.iter().map(|l| l.watermark).min().unwrap_or(Timestamp::MAX)
+    /// Returns the mark before which every lane has told everything.
+    pub(crate) fn watermark(&self) -> Mark {
+        self.lanes.iter().map(|l| l.watermark).min().unwrap_or(Mark::END)
     }
 
     /// Hands out, in order, every transaction that lies before `until`, with the head of its record.
-    pub(crate) fn drain(&mut self, until: Timestamp, mut take: impl FnMut(&Transaction, &[u8])) {
+    pub(crate) fn drain(&mut self, until: Mark, mut take: impl FnMut(&Transaction, &[u8])) {
         self.done = self.done.max(until);
         loop {
             let first = self
                 .lanes
                 .iter()
                 .enumerate()
-                .filter_map(|(i, lane)| lane.peek().map(|tx| (tx.order(), i)))
+                .filter_map(|(i, lane)| lane.peek().map(|(era, tx)| (era, tx.order(), i)))
                 .min();
-            let Some((order, i)) = first else { return };
-            if order.0 >= until && until != Timestamp::MAX {
+            let Some((era, order, i)) = first else { return };
+            if (Mark { era, time: order.0 }) >= until {
                 return;
             }
             let lane = &mut self.lanes[i];
@@ -199,9 +258,13 @@ mod tests {
         tx
     }
 
-    fn drained(merge: &mut Merge, until: u64) -> Vec<(u64, u16)> {
+    fn mark(nanos: u64) -> Mark {
+        Mark::live(Timestamp::from_nanos(nanos))
+    }
+
+    fn drained(merge: &mut Merge, until: Mark) -> Vec<(u64, u16)> {
         let mut got = Vec::new();
-        merge.drain(Timestamp::from_nanos(until), |tx, _| {
+        merge.drain(until, |tx, _| {
             got.push((tx.emitted.as_nanos(), tx.flow.client().port));
         });
         got
@@ -217,7 +280,7 @@ mod tests {
             let mut merge = Merge::new(lanes);
             let mut got = Vec::new();
             for step in 0..8u64 {
-                let mark = Timestamp::from_nanos((step + 1) * 10);
+                let mark = mark((step + 1) * 10);
                 for lane in 0..lanes {
                     let share = all
                         .iter()
@@ -225,9 +288,9 @@ mod tests {
                         .filter(|t| t.emitted.as_nanos() / 10 == step)
                         .cloned()
                         .collect();
-                    merge.push(lane, Batch::new(share, mark, None));
+                    merge.push(lane, Batch::live(share, mark, None));
                 }
-                let until = merge.watermark().as_nanos();
+                let until = merge.watermark();
                 got.extend(drained(&mut merge, until));
             }
             assert_eq!(got, want, "{lanes} lanes");
@@ -246,11 +309,11 @@ mod tests {
                 let until = part.last().map_or(Timestamp::ZERO, |tx| tx.emitted);
                 let mut batch = Vec::new();
                 take_before(until, &mut finished, &mut batch);
-                merge.push(0, Batch::new(batch, until, None));
-                got.extend(drained(&mut merge, until.as_nanos()));
+                merge.push(0, Batch::live(batch, Mark::live(until), None));
+                got.extend(drained(&mut merge, Mark::live(until)));
             }
-            merge.push(0, Batch::new(finished, Timestamp::MAX, None));
-            got.extend(drained(&mut merge, u64::MAX));
+            merge.push(0, Batch::live(finished, Mark::END, None));
+            got.extend(drained(&mut merge, Mark::END));
             assert_eq!(got, [(5, 3), (7, 1), (7, 2), (9, 1)], "cut at {cut}");
         }
     }
@@ -258,13 +321,44 @@ mod tests {
     #[test]
     fn nothing_passes_the_lowest_watermark_and_late_ones_are_counted() {
         let mut merge = Merge::new(2);
-        merge.push(0, Batch::new(vec![tx(5, 1, 0), tx(9, 1, 1)], Timestamp::from_nanos(10), None));
-        let until = merge.watermark().as_nanos();
+        merge.push(0, Batch::live(vec![tx(5, 1, 0), tx(9, 1, 1)], mark(10), None));
+        let until = merge.watermark();
         assert_eq!(drained(&mut merge, until), []);
-        merge.push(1, Batch::new(vec![], Timestamp::from_nanos(6), None));
-        assert_eq!(drained(&mut merge, 6), [(5, 1)]);
-        merge.push(1, Batch::new(vec![tx(3, 2, 0)], Timestamp::from_nanos(11), None));
+        merge.push(1, Batch::live(vec![], mark(6), None));
+        assert_eq!(drained(&mut merge, mark(6)), [(5, 1)]);
+        merge.push(1, Batch::live(vec![tx(3, 2, 0)], mark(11), None));
         assert_eq!(merge.late_total, 1);
-        assert_eq!(drained(&mut merge, 10), [(3, 2), (9, 1)]);
+        assert_eq!(drained(&mut merge, mark(10)), [(3, 2), (9, 1)]);
+    }
+
+    #[test]
+    fn eras_are_never_mixed_and_end_at_frames_and_bytes_without_time() {
+        let mut merge = Merge::new(2);
+        let mut batch = |lane, era, list: Vec<Transaction>, watermark| {
+            let mut batch = Batch { transactions: list, ..Batch::default() };
+            batch.finish(era, watermark, None);
+            merge.push(lane, batch);
+        };
+        let next = Mark { era: 1, time: Timestamp::ZERO };
+        batch(0, 0, vec![tx(9, 1, 0)], next);
+        batch(1, 0, vec![tx(8, 2, 0)], next);
+        // Earlier in time, but of the next era.
+        batch(0, 1, vec![tx(7, 1, 1)], Mark::END);
+        batch(1, 1, vec![], Mark::END);
+        assert_eq!(drained(&mut merge, next), [(8, 2), (9, 1)]);
+        assert_eq!(drained(&mut merge, Mark::END), [(7, 1)]);
+        assert_eq!(merge.late_total, 0);
+
+        let stopped = Timestamp::from_nanos(1);
+        let ends = |bytes: usize, frames: u32| {
+            let mut eras = Eras::default();
+            (0..frames).filter(|_| eras.frame(stopped, bytes)).count()
+        };
+        assert_eq!(ends(64, ERA_FRAMES_MAX * 3), 3);
+        assert_eq!(ends(1 << 16, 1024), 4);
+        let mut eras = Eras::default();
+        let ticking =
+            (0..ERA_FRAMES_MAX * 3).filter(|i| eras.frame(Timestamp::from_nanos(u64::from(i / 1000)), 64));
+        assert_eq!(ticking.count(), 0, "time that moves on settles by itself");
     }
 }

@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use offpath_enforce::receiver::{self, ProviderConfig, ReceiverConfig};
@@ -12,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::args::ReceiveArgs;
 use crate::config::{Config, ReceiveSection, nets};
-use crate::exit::Failure;
+use crate::exit::{Failure, stop_on_signal};
 
 /// Runs the daemon until a signal, or asks a running one.
 pub(crate) fn run(args: &ReceiveArgs) -> Result<(), Failure> {
@@ -30,13 +28,7 @@ pub(crate) fn run(args: &ReceiveArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let config = daemon(args, section, listen).map_err(Failure::usage)?;
-    let shutdown = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&shutdown))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&shutdown)))
-            .context("cannot handle signals")
-            .map_err(Failure::ours)?;
-    }
+    let shutdown = stop_on_signal()?;
     if !args.quiet {
         let to: Vec<_> = config.to.iter().map(ToString::to_string).collect();
         eprintln!(

@@ -18,10 +18,10 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::judge::Judge;
 use crate::ledger::Ledger;
-use crate::merge::{Batch, Merge};
+use crate::merge::{Batch, Eras, Mark, Merge};
 use crate::progress::Progress;
 use crate::records::RecordWriter;
-use crate::worker::{SHARDS, Worker, settled, shard_of};
+use crate::worker::{Worker, settled, shard_of};
 
 /// Frames after which one thread that does everything turns from parsing to scoring: few, so that what is parsed is
 /// still in the second-level cache when it is scored (with 2048, a replay took a tenth longer).
@@ -46,7 +46,7 @@ pub(crate) struct Replayed {
 pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Result<Replayed, Failure> {
     let mut source =
         FileSource::open(&args.files, FileOptions::default()).map_err(|e| Failure::input(e.into()))?;
-    let workers = args.workers.map_or(config.capture.workers, usize::from).clamp(1, SHARDS);
+    let workers = config.workers(args.workers);
     let progress = Progress::start(!args.output.quiet);
     let mut done = Replayed::default();
     let format = args.output.format;
@@ -73,11 +73,13 @@ fn run_inline(
     let mut writer = judge.records_wanted().then(|| RecordWriter::new(format));
     let mut merge = Merge::new(1);
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
-    let mut batch = Batch::default();
+    let (mut batch, mut eras, mut era) = (Batch::default(), Eras::default(), 0);
     loop {
+        let mut era_ends = false;
         match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
+                era_ends = eras.frame(settled(now), frame.bytes.len());
                 if let Outcome::Tcp(segment) = decoder.decode(&frame) {
                     worker.segment(&segment);
                 }
@@ -91,29 +93,37 @@ fn run_inline(
                 break;
             }
         }
-        if since >= TURN_FRAMES {
+        if since >= TURN_FRAMES || era_ends {
             since = 0;
-            let until = settled(now);
-            worker.collect(now, until, &mut batch.transactions);
+            let mark = collect(&mut worker, now, era, era_ends, &mut batch);
             if !batch.transactions.is_empty() {
-                batch.finish(until, writer.as_mut());
+                batch.finish(era, mark, writer.as_mut());
                 merge.push(0, batch);
-                judge.take(&mut merge, until)?;
+                judge.take(&mut merge, mark)?;
                 batch = merge.take_spent().next().map(|(_, spent)| spent).unwrap_or_default();
                 batch.clear();
             }
+            era = mark.era;
             progress.update(source.progress());
         }
     }
     worker.collect(now, settled(now), &mut batch.transactions);
     worker.finish(&mut batch.transactions);
-    batch.finish(Timestamp::MAX, writer.as_mut());
+    batch.finish(era, Mark::END, writer.as_mut());
     merge.push(0, batch);
-    judge.take(&mut merge, Timestamp::MAX)?;
+    judge.take(&mut merge, Mark::END)?;
+    judge.count_eras(eras.ended);
     judge.end_of_capture(now)?;
     replayed.ledger.add_source(source.counters(), *decoder.counters());
     replayed.ledger.add_worker(&worker);
     Ok(())
+}
+
+/// Moves what is settled at `now` into `batch`, or everything where the era ends; returns the mark that is reached.
+fn collect(worker: &mut Worker, now: Timestamp, era: u32, era_ends: bool, batch: &mut Batch) -> Mark {
+    let until = if era_ends { Timestamp::MAX } else { settled(now) };
+    worker.collect(now, until, &mut batch.transactions);
+    if era_ends { Mark { era: era + 1, time: Timestamp::ZERO } } else { Mark { era, time: until } }
 }
 
 /// What a segment was, without its bytes, which lie in the batch.
@@ -139,6 +149,8 @@ struct SegmentBatch {
     bytes: Vec<u8>,
     /// Every later segment of the whole capture is at this time or after it.
     until: Timestamp,
+    /// The last frame of the batch ends an era.
+    era_ends: bool,
     last: bool,
 }
 
@@ -190,6 +202,7 @@ struct ReaderDone {
     capture: CaptureCounters,
     decode: DecodeCounters,
     last: Timestamp,
+    eras: u32,
     error: Option<String>,
 }
 
@@ -270,6 +283,7 @@ fn run_threads(
             return Err(failure);
         }
         replayed.problems.extend(done.error);
+        judge.count_eras(done.eras);
         judge.end_of_capture(done.last)
     })
 }
@@ -287,22 +301,24 @@ fn read(
     let (mut frames, mut bytes) = (0u32, 0usize);
     let mut now = Timestamp::ZERO;
     let mut error = None;
-    let flush = |open: &mut Vec<SegmentBatch>, until: Timestamp, last: bool| -> bool {
+    let mut eras = Eras::default();
+    let flush = |open: &mut Vec<SegmentBatch>, until: Timestamp, era_ends: bool, last: bool| -> bool {
         let mut alive = true;
         for (feed, slot) in feeds.iter().zip(open) {
             let mut batch = spare.try_recv().unwrap_or_default();
             batch.clear();
             std::mem::swap(slot, &mut batch);
-            batch.until = until;
-            batch.last = last;
+            (batch.until, batch.era_ends, batch.last) = (until, era_ends, last);
             alive &= feed.send(batch).is_ok();
         }
         alive
     };
     loop {
+        let mut era_ends = false;
         match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
+                era_ends = eras.frame(settled(now), frame.bytes.len());
                 frames += 1;
                 if let Outcome::Tcp(segment) = decoder.decode(&frame) {
                     bytes += segment.payload.len();
@@ -317,16 +333,16 @@ fn read(
                 break;
             }
         }
-        if frames >= BATCH_SEGMENTS * workers as u32 || bytes >= BATCH_BYTES * workers {
+        if frames >= BATCH_SEGMENTS * workers as u32 || bytes >= BATCH_BYTES * workers || era_ends {
             (frames, bytes) = (0, 0);
-            if !flush(&mut open, now, false) {
+            if !flush(&mut open, now, era_ends, false) {
                 break;
             }
             progress.update(source.progress());
         }
     }
-    flush(&mut open, now, true);
-    ReaderDone { capture: source.counters(), decode: *decoder.counters(), last: now, error }
+    flush(&mut open, now, false, true);
+    ReaderDone { capture: source.counters(), decode: *decoder.counters(), last: now, eras: eras.ended, error }
 }
 
 /// The queues of one worker.
@@ -341,26 +357,27 @@ struct Lane<'a> {
 }
 
 fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWriter>) -> Worker {
-    let mut sent = Timestamp::ZERO;
+    let (mut sent, mut era) = (Mark::default(), 0);
     for segments in lane.feed {
         let mut batch = lane.back.try_recv().unwrap_or_default();
         batch.clear();
         for (hash, segment) in segments.segments() {
             worker.segment_hashed(hash, &segment);
         }
-        worker.collect(segments.until, settled(segments.until), &mut batch.transactions);
-        let (until, last) = (segments.until, segments.last);
+        let mut mark = collect(&mut worker, segments.until, era, segments.era_ends, &mut batch);
+        let last = segments.last;
         // A full spare queue only means that the reader has enough.
         let _ = lane.spare.try_send(segments);
         if last {
             worker.finish(&mut batch.transactions);
+            mark = Mark::END;
         }
-        let watermark = if last { Timestamp::MAX } else { settled(until) };
-        if watermark == sent && batch.transactions.is_empty() {
+        if mark == sent && batch.transactions.is_empty() {
             continue;
         }
-        sent = watermark;
-        batch.finish(watermark, writer.as_deref_mut());
+        sent = mark;
+        batch.finish(era, mark, writer.as_deref_mut());
+        era = mark.era;
         if lane.done.send((lane.index, batch)).is_err() {
             break;
         }

@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 
 use offpath_enforce::Event;
 use offpath_score::ScoreSummary;
-use offpath_types::{
-    Action, Decision, EntityKey, EntityKind, LoginOutcome, MatchValue, Timestamp, Transaction, Verdict,
-};
+use offpath_types::{Action, Decision, EntityKey, EntityKind, LoginOutcome, Timestamp, Transaction, Verdict};
 
 use crate::ledger::Ledger;
 use crate::timefmt::TimeFormat;
@@ -37,7 +35,7 @@ pub(crate) struct Findings {
     decisions: Vec<DecisionLine>,
     decisions_by: BTreeMap<(Action, String), u64>,
     /// When a login of this address, prefix, session or stack first failed.
-    first_failures: HashMap<MatchValue, Timestamp>,
+    first_failures: HashMap<EntityKey, Timestamp>,
     /// From that failure to the block, in ns, for each block with one.
     detect_nanos: Vec<u64>,
     dry_run: bool,
@@ -75,19 +73,23 @@ impl Findings {
             if self.first_failures.len() >= FIRST_FAILURES_MAX {
                 return;
             }
-            if let Some(value) = tx.entity_text(kind) {
-                self.first_failures.entry(MatchValue { kind, value }).or_insert(tx.started);
+            if let Some(key) = tx.entity(kind) {
+                self.first_failures.entry(key).or_insert(tx.started);
             }
         }
     }
 
-    /// Takes one decision.
-    pub(crate) fn decided(&mut self, decision: &Decision) {
+    /// Takes one decision; `deciding` is the transaction that it is about.
+    pub(crate) fn decided(&mut self, decision: &Decision, deciding: Option<&Transaction>) {
         *self.decisions_by.entry((decision.action, decision.policy.clone())).or_default() += 1;
         self.dry_run |= decision.dry_run;
-        if decision.action == Action::Block && self.detect_nanos.len() < FIRST_FAILURES_MAX {
+        if decision.action == Action::Block
+            && self.detect_nanos.len() < FIRST_FAILURES_MAX
+            && let Some(tx) = deciding
+        {
             // The narrowest match is the one whose failures began last.
-            let began = decision.matches.iter().filter_map(|m| self.first_failures.get(m)).max();
+            let keys = decision.matches.iter().filter_map(|m| tx.entity(m.kind));
+            let began = keys.filter_map(|key| self.first_failures.get(&key)).max();
             self.detect_nanos.extend(began.map(|began| decision.time.nanos_since(*began)));
         }
         if self.decisions.len() >= DECISIONS_SHOWN || decision.action == Action::Unblock {

@@ -37,7 +37,7 @@ counters! {
     }
 }
 
-/// The shards of one worker, with the parser that they share.
+/// The shards of one worker.
 pub(crate) struct Worker {
     shards: Vec<Shard>,
     /// Index into `shards` by shard number; `u8::MAX` for one that another worker owns.
@@ -103,14 +103,16 @@ impl Worker {
 
     /// Expires what ended before `now`, and moves every transaction that was finished before `until` into `out`.
     ///
-    /// Whoever needs the total order takes [`settled`] of `now` for `until`.
+    /// Whoever needs the total order takes [`settled`] of `now` for `until`; `Timestamp::MAX` takes everything.
     pub(crate) fn collect(&mut self, now: Timestamp, until: Timestamp, out: &mut Vec<Transaction>) {
         for shard in &mut self.shards {
             shard.table.advance(now, &mut shard.sink);
             self.finished.append(&mut shard.sink.out);
         }
         // Looking through what waits costs its length, so it is done once a tick, not once a turn.
-        if until == Timestamp::MAX || until > self.taken_until {
+        if until == Timestamp::MAX {
+            out.append(&mut self.finished);
+        } else if until > self.taken_until {
             self.taken_until = until;
             take_before(until, &mut self.finished, out);
         }
@@ -135,6 +137,11 @@ impl Worker {
             worker.merge(&shard.sink.counters);
         }
         (stream, protocol, worker)
+    }
+
+    /// Bytes that reassembly holds behind holes now.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.table.held_bytes()).sum()
     }
 
     /// Flows open now.

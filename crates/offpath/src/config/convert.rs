@@ -158,6 +158,11 @@ impl Config {
         Ok(())
     }
 
+    /// Returns the number of workers: the command line's, or the file's.
+    pub(crate) fn workers(&self, argument: Option<u8>) -> usize {
+        argument.map_or(self.capture.workers, usize::from).clamp(1, SHARDS)
+    }
+
     /// Returns the limits of decoding.
     pub(crate) fn decoder_limits(&self) -> DecoderLimits {
         let d = &self.decode;
