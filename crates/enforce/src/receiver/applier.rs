@@ -69,6 +69,16 @@ enum Keeper {
     Nginx(Nginx),
 }
 
+impl Keeper {
+    /// Tells whether it holds what it was last given, but the WAF has not read it yet.
+    fn behind(&self) -> bool {
+        match self {
+            Self::Haproxy(_) => false,
+            Self::Nginx(nginx) => nginx.behind(),
+        }
+    }
+}
+
 struct Kept {
     name: String,
     keeper: Keeper,
@@ -81,9 +91,7 @@ pub(super) fn keeps(provider: &ProviderConfig, block: &Block) -> bool {
     let action = block.action();
     block.net.is_some()
         && match provider {
-            ProviderConfig::Haproxy { map, .. } => {
-                Haproxy::new("".into(), String::new(), *map).supports(action)
-            }
+            ProviderConfig::Haproxy { map, .. } => Haproxy::supports(*map, action),
             ProviderConfig::Nginx { .. } => Nginx::supports(action),
             ProviderConfig::Command { .. } | ProviderConfig::Log { .. } => false,
         }
@@ -259,8 +267,9 @@ impl Applier {
             .map(|(provider, kept)| {
                 let status = match (&kept.failure, keeps(provider, block)) {
                     (_, false) => "unsupported".to_owned(),
-                    (None, true) => "applied".to_owned(),
                     (Some(failure), true) => format!("pending: {failure}"),
+                    (None, true) if kept.keeper.behind() => "pending: nginx has yet to reload".to_owned(),
+                    (None, true) => "applied".to_owned(),
                 };
                 (kept.name.clone(), status)
             })
@@ -274,7 +283,7 @@ impl Applier {
                 Keeper::Haproxy(haproxy) => haproxy.apply(&self.state.desired).await.map(|_| ()),
                 Keeper::Nginx(nginx) => nginx.apply(&self.state.desired),
             };
-            note(&self.shared, &kept.name, &mut kept.failure, result);
+            note(&self.shared, kept, result);
         }
     }
 
@@ -290,7 +299,7 @@ impl Applier {
                 }),
                 Keeper::Nginx(nginx) => nginx.apply(&self.state.desired),
             };
-            note(&self.shared, &kept.name, &mut kept.failure, result);
+            note(&self.shared, kept, result);
         }
     }
 
@@ -299,15 +308,17 @@ impl Applier {
             if let Keeper::Nginx(nginx) = &mut kept.keeper
                 && let Err(error) = nginx.tick().await
             {
-                note(&self.shared, &kept.name, &mut kept.failure, Err(error));
+                note(&self.shared, kept, Err(error));
             }
         }
     }
 }
 
-/// Keeps a provider's failure and logs when it begins and ends.
-fn note(shared: &Shared, name: &str, failure: &mut Option<String>, result: Result<(), String>) {
+/// Keeps a provider's failure and logs when it begins and ends; one that is behind has not caught up yet.
+fn note(shared: &Shared, kept: &mut Kept, result: Result<(), String>) {
+    let (name, failure) = (&kept.name, &mut kept.failure);
     match result {
+        Ok(()) if kept.keeper.behind() => {}
         Ok(()) => {
             if failure.take().is_some() {
                 tracing::info!(provider = name, "the provider agrees with the state again");

@@ -39,8 +39,8 @@ impl Haproxy {
     }
 
     /// An ACL has no values, so it cannot tell a challenge from a block.
-    pub(super) fn supports(&self, action: Action) -> bool {
-        action == Action::Block || (self.map && action == Action::Challenge)
+    pub(super) fn supports(map: bool, action: Action) -> bool {
+        action == Action::Block || (map && action == Action::Challenge)
     }
 
     /// Brings the list from what it is known to hold to `desired`; falls back on a full comparison.
@@ -95,7 +95,7 @@ impl Haproxy {
     }
 
     fn wanted(&self, desired: &BTreeMap<IpNet, Action>) -> BTreeMap<IpNet, Action> {
-        desired.iter().filter(|(_, a)| self.supports(**a)).map(|(n, a)| (*n, *a)).collect()
+        desired.iter().filter(|(_, a)| Self::supports(self.map, **a)).map(|(n, a)| (*n, *a)).collect()
     }
 
     fn difference(
@@ -105,10 +105,10 @@ impl Haproxy {
     ) -> Vec<String> {
         let (kind, list) = (self.kind(), &self.list);
         let mut commands = Vec::new();
-        for net in present.keys().filter(|n| !desired.get(n).is_some_and(|a| self.supports(*a))) {
+        for net in present.keys().filter(|n| !desired.get(n).is_some_and(|a| Self::supports(self.map, *a))) {
             commands.push(format!("del {kind} {list} {}", key(net)));
         }
-        for (net, action) in desired.iter().filter(|(_, a)| self.supports(**a)) {
+        for (net, action) in desired.iter().filter(|(_, a)| Self::supports(self.map, **a)) {
             match present.get(net) {
                 Some(now) if now == action => {}
                 Some(_) => commands.push(format!("set {kind} {list} {} {}", key(net), action.name())),

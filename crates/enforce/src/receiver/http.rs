@@ -118,9 +118,12 @@ async fn receive(State(desk): State<Arc<Desk>>, method: Method, headers: HeaderM
         }
     };
     // A task of its own: a sender that hangs up does not leave a decision half applied.
-    match tokio::spawn(handle(desk, headers, body)).await {
+    match tokio::spawn(handle(Arc::clone(&desk), headers, body)).await {
         Ok(response) => response,
-        Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, "the receiver failed"),
+        Err(_) => {
+            desk.bump(|c| c.failed_total += 1);
+            answer(StatusCode::INTERNAL_SERVER_ERROR, "the receiver failed")
+        }
     }
 }
 

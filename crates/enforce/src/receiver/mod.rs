@@ -11,6 +11,8 @@
 //! - **State** is the list of what should be in force; it is durable. HAProxy and nginx are made to agree with it
 //!   at the start, with each decision, and every `reconcile_ms` (HAProxy forgets its map when it restarts). The
 //!   map and the file belong to the receiver: entries that it does not know are removed.
+//! - **Pending**: a block is also taken (200) where a list does not hold it yet: HAProxy is down, or nginx has yet
+//!   to reload. The answer says so per provider, and it is tried until it is in force or its time is over.
 //! - **One match, one entry**: a later decision about the same match replaces the earlier one and its time.
 //! - **Nothing is passed on as text**: what reaches HAProxy or nginx was parsed as an address and printed again.
 //!   A match that a provider cannot hold exactly is never widened: it is `unsupported` there.
@@ -22,6 +24,7 @@ mod applier;
 mod haproxy;
 mod http;
 mod nginx;
+mod program;
 mod state;
 mod stateless;
 
@@ -222,6 +225,14 @@ pub enum ReceiverError {
         /// What is wrong.
         problem: String,
     },
+    /// A log cannot be written.
+    #[error("log {}: {problem}", path.display())]
+    Log {
+        /// Its file.
+        path: PathBuf,
+        /// What the system says.
+        problem: std::io::Error,
+    },
     /// The system gave no thread or runtime.
     #[error("receiving cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -246,7 +257,7 @@ offpath_types::counters! {
         invalid_total,
         /// Signature, time or headers wrong.
         unauthenticated_total,
-        /// Answered 503: a provider, the store or the space failed.
+        /// Answered 408, 500 or 503: the sender was slow, or a provider, the store, the space or we failed.
         failed_total,
         /// Other types (accounts at risk, alarms) passed to commands and logs.
         passed_on_total,
@@ -302,6 +313,12 @@ impl Receiver {
         if config.to.is_empty() {
             return Err(ReceiverError::NoProvider);
         }
+        for provider in &config.to {
+            if let ProviderConfig::Log { path: Some(path) } = provider {
+                stateless::open_log(path)
+                    .map_err(|problem| ReceiverError::Log { path: path.clone(), problem })?;
+            }
+        }
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let (web, work) = (runtime()?, runtime()?);
         let listener = std::net::TcpListener::bind(config.listen)
@@ -336,6 +353,14 @@ impl Receiver {
         self.counters.snapshot()
     }
 
+    /// Receives until `shutdown` is set (looked at ten times a second), then does as [`Receiver::stop`].
+    pub fn stop_on(self, shutdown: &AtomicBool) -> ReceiverCounters {
+        while !shutdown.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.stop()
+    }
+
     /// Stops listening, finishes what is under way (at most a few seconds), and returns the counters.
     /// What is in force stays in force in HAProxy and nginx, and in the state.
     pub fn stop(mut self) -> ReceiverCounters {
@@ -357,14 +382,11 @@ impl Drop for Receiver {
     }
 }
 
-/// Receives until `shutdown` is set; looks at it ten times a second.
+/// Starts a receiver and receives until `shutdown` is set.
 pub fn run(config: ReceiverConfig, shutdown: &AtomicBool) -> Result<ReceiverCounters, ReceiverError> {
     let receiver = Receiver::start(config)?;
     tracing::info!(address = %receiver.addr(), "receiving");
-    while !shutdown.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(receiver.stop())
+    Ok(receiver.stop_on(shutdown))
 }
 
 /// Why an admin request failed.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,6 +11,8 @@ use offpath_types::Action;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use super::program;
 
 /// Shortest time between two reloads: each starts new worker processes.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
@@ -72,6 +73,11 @@ impl Nginx {
         std::fs::rename(&beside, &self.path)
     }
 
+    /// Tells whether nginx has not yet read what the file holds.
+    pub(super) fn behind(&self) -> bool {
+        self.due.is_some() || self.running.is_some()
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         match &self.running {
             // Looked at again soon, to see whether it ended.
@@ -105,18 +111,7 @@ impl Nginx {
 }
 
 async fn reload(command: String) -> Result<(), String> {
-    let child = Command::new("/bin/sh")
-        .arg("-c")
-        .arg(&command)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .status();
-    match tokio::time::timeout(RELOAD_MAX, child).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("reload `{command}`: {status}")),
-        Ok(Err(e)) => Err(format!("reload `{command}`: {e}")),
-        Err(_) => Err(format!("reload `{command}`: took too long")),
-    }
+    let mut shell = Command::new("/bin/sh");
+    let run = program::run(shell.arg("-c").arg(command), "", RELOAD_MAX);
+    run.await.map_err(|problem| format!("the reload command: {problem}"))
 }

@@ -1,15 +1,14 @@
 //! Providers that are told and keep nothing: commands and logs.
 
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::{Mutex, Semaphore};
 
-use super::ProviderConfig;
+use super::{ProviderConfig, program};
 
 /// How long a command may run.
 const COMMAND_MAX: Duration = Duration::from_secs(5);
@@ -67,34 +66,19 @@ impl Outputs {
         let Ok(Ok(_turn)) = tokio::time::timeout(TURN_MAX, self.turns.acquire()).await else {
             return Err("too many commands at a time".to_owned());
         };
-        let run = async {
-            let mut child = Command::new(program)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                // A program that does not read its input is still judged by its exit code.
-                let _ = stdin.write_all(format!("{line}\n").as_bytes()).await;
-            }
-            child.wait().await
-        };
-        match tokio::time::timeout(COMMAND_MAX, run).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(status.to_string()),
-            Ok(Err(e)) => Err(e.to_string()),
-            Err(_) => Err("took too long".to_owned()),
-        }
+        program::run(&mut Command::new(program), &format!("{line}\n"), COMMAND_MAX).await
     }
+}
+
+/// Opens a log to append to. With each line, so that it can be rotated; and at the start, to see that it can be.
+pub(super) fn open_log(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 fn append(path: Option<&PathBuf>, line: &str) -> std::io::Result<()> {
     let whole = format!("{line}\n");
     match path {
-        Some(path) => {
-            std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(whole.as_bytes())
-        }
+        Some(path) => open_log(path)?.write_all(whole.as_bytes()),
         None => {
             let mut out = std::io::stdout().lock();
             out.write_all(whole.as_bytes())?;

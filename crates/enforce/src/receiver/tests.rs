@@ -322,7 +322,10 @@ fn an_nginx_file_is_replaced_whole_and_reloaded() {
     let to = format!("nginx:{}?reload=cp {} {}", deny.display(), deny.display(), mark.display());
     let receiver = Receiver::start(config(&[to])).unwrap();
     let addr = receiver.addr();
-    assert_eq!(send(addr, "a", &decision("block", json!({"prefix": "2001:db8:1::/48"}), 600)).0, 200);
+    let (status, answer) = send(addr, "a", &decision("block", json!({"prefix": "2001:db8:1::/48"}), 600));
+    assert_eq!(status, 200);
+    let nginx = answer["providers"].as_object().unwrap().values().next().unwrap();
+    assert_eq!(nginx, "pending: nginx has yet to reload", "in the file is not yet in force");
     assert_eq!(send(addr, "b", &block("192.0.2.1")).0, 200);
     let want = ["deny 192.0.2.1/32;", "deny 2001:db8:1::/48;"];
     let lines = |path: &Path| -> Vec<String> {
@@ -337,10 +340,34 @@ fn an_nginx_file_is_replaced_whole_and_reloaded() {
     // A person's edit before the start is overwritten from the state (empty, in memory).
     std::fs::write(&deny, "deny all;\n").unwrap();
     let receiver = Receiver::start(config(&[format!("nginx:{}", deny.display())])).unwrap();
+    let (_, answer) = send(receiver.addr(), "c", &block("192.0.2.1"));
+    let nginx = answer["providers"].as_object().unwrap().values().next().unwrap();
+    assert_eq!(nginx, "applied", "without a command somebody else reloads");
+    undo(&receiver.addr().to_string(), None, "c").unwrap();
     until("rewritten", || {
         lines(&deny).is_empty() && std::fs::read_to_string(&deny).unwrap().starts_with('#')
     });
     drop(receiver);
+}
+
+#[test]
+fn a_reload_that_fails_is_pending_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let deny = dir.path().join("deny.conf");
+    let receiver =
+        Receiver::start(config(&[format!("nginx:{}?reload=exit 7 # s3cret", deny.display())])).unwrap();
+    // The file was written at the start, and its reload has failed by the time that this is so.
+    until("it failed", || receiver.counters().provider_failures_total > 0);
+    let (status, answer) = send(receiver.addr(), "a", &block("192.0.2.1"));
+    assert_eq!(status, 200);
+    // Longer than several comparisons of the file, which find it as it should be.
+    std::thread::sleep(Duration::from_millis(150));
+    let (_, later) = send(receiver.addr(), "b", &block("192.0.2.2"));
+    for answer in [answer, later] {
+        let text = answer["providers"].to_string();
+        assert!(text.contains("pending: the reload command: exit status: 7"), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
 }
 
 fn script(dir: &Path, name: &str, text: &str) -> String {
@@ -455,6 +482,8 @@ fn providers_are_parsed() {
     let none = ReceiverConfig { secrets: vec![], ..config(&["log:-".to_owned()]) };
     assert!(matches!(Receiver::start(none), Err(ReceiverError::NoSecret)));
     assert!(matches!(Receiver::start(config(&[])), Err(ReceiverError::NoProvider)));
+    let nowhere = Receiver::start(config(&["log:/nonexistent/log.jsonl".to_owned()])).err().unwrap();
+    assert!(nowhere.to_string().starts_with("log /nonexistent/log.jsonl: "), "{nowhere}");
 }
 
 #[test]
