@@ -1,10 +1,13 @@
 //! Delivers events as signed webhooks, without ever making the caller wait.
 //!
 //! ```text
-//! offer ─▶ intake (bounded) ─▶ outbox thread: one commit per batch ─▶ queue per target ─▶ task per target ═ HTTP ═▶
-//!            full: latest per entity wins        ▲                                             │
-//!                                                └──────────── ended: delivered, parked ◀──────┘
+//! offer ─▶ intake (bounded) ─▶ outbox thread ─▶ queue per target ─▶ task per target ═ HTTP ═▶
+//!            full: latest per entity   │  ▲                           │
+//!            wins                      │  └─ ended: delivered, parked ┘
+//!                                      └─▶ one commit per batch, once it is handed on
 //! ```
+//! - The wire does not wait for the disk: a batch is handed to the targets and then committed. `kill -9` in
+//!   between loses what no target has; [`Delivery::kept`] tells what is past that.
 //! - The outbox thread owns the store; the delivery thread runs one tokio runtime with a task per target,
 //!   so a slow disk delays no retry and a hanging target delays no other.
 //! - At least once: a row leaves the outbox after the target said 2xx, refused it for good, or its time
@@ -20,6 +23,7 @@ mod pump;
 mod target;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,8 +40,8 @@ use crate::outbox::{Ended, Outbox, OutboxError};
 use crate::webhook::Secret;
 use crate::{Event, clock};
 
-/// One place that webhooks go to.
-#[derive(Clone, Debug)]
+/// One place that webhooks go to. Its URL is never printed: it may hold credentials.
+#[derive(Clone)]
 pub struct Target {
     /// Names it in statistics and in the outbox; unique.
     pub name: String,
@@ -90,6 +94,12 @@ impl Target {
             Event::AccountAtRisk(a) => self.other_events && (self.deliver_dry_run || !a.dry_run),
             Event::Alarm(_) => self.other_events,
         }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -205,7 +215,7 @@ pub struct TargetStats {
     pub parked: BTreeMap<ParkReason, u64>,
     /// Decisions whose time was over before they could be delivered.
     pub expired: u64,
-    /// No room: in memory, or in the outbox.
+    /// No room: in memory, or in the outbox, or the outbox could not be written.
     pub dropped: u64,
     /// Not finished yet.
     pub pending: u64,
@@ -214,7 +224,7 @@ pub struct TargetStats {
 }
 
 /// What delivery did.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DeliveryStats {
     /// Events offered.
     pub offered: u64,
@@ -226,7 +236,8 @@ pub struct DeliveryStats {
     pub taken: u64,
     /// Commits of the outbox.
     pub commits: u64,
-    /// Commits that failed; their webhooks were sent all the same, but would not survive `kill -9`.
+    /// Commits that failed. Their webhooks were sent all the same, but would not survive the process; those that
+    /// were to wait on disk are `dropped`.
     pub commit_failures: u64,
     /// Per target.
     pub targets: Vec<TargetStats>,
@@ -250,6 +261,25 @@ impl DeliveryStats {
     /// Sums `parked` over targets and reasons.
     pub fn parked(&self) -> u64 {
         self.targets.iter().flat_map(|t| t.parked.values()).sum()
+    }
+}
+
+/// The histograms in short: printed whole they are thousands of zeros.
+impl fmt::Debug for DeliveryStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offered, coalesced, refused, taken, commits, commit_failures, targets, .. } = self;
+        let short = |h: &Histogram<u64>| format!("{} values up to {}", h.len(), h.max());
+        f.debug_struct("DeliveryStats")
+            .field("offered", offered)
+            .field("coalesced", coalesced)
+            .field("refused", refused)
+            .field("taken", taken)
+            .field("commits", commits)
+            .field("commit_failures", commit_failures)
+            .field("targets", targets)
+            .field("packet_to_decision_us", &short(&self.packet_to_decision_us))
+            .field("decision_to_delivered_us", &short(&self.decision_to_delivered_us))
+            .finish()
     }
 }
 
@@ -280,7 +310,7 @@ struct Shared {
     held_max: usize,
     outbox_rows_max: u64,
     retry: Retry,
-    /// Events that the outbox thread has committed, whatever became of them.
+    /// Events that the outbox thread is done with: committed, or counted as not.
     kept: AtomicU64,
     intake: Mutex<Intake>,
     intake_ready: Condvar,
@@ -322,7 +352,7 @@ pub struct Delivery {
 impl Delivery {
     /// Starts the two threads and takes up what the outbox still holds.
     pub fn start(config: DeliveryConfig) -> Result<Self, DeliveryError> {
-        let system = |e: &dyn std::fmt::Display| DeliveryError::System(e.to_string());
+        let system = |e: &dyn fmt::Display| DeliveryError::System(e.to_string());
         // Fails where somebody installed a provider before; that one is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clients = config.targets.iter().map(client).collect::<Result<Vec<_>, _>>()?;
@@ -444,6 +474,7 @@ impl Delivery {
     /// Returns how many of the offered events are settled: in the outbox, replaced by a later one, or refused.
     ///
     /// A record of a decision that is written only once it is among them names no decision that `kill -9` can lose.
+    /// An outbox that cannot be written holds nothing back: its events count as settled, and in `commit_failures`.
     pub fn kept(&self) -> u64 {
         let kept = self.shared.kept.load(Ordering::Acquire);
         let stats = self.shared.stats();
@@ -500,7 +531,7 @@ fn target_error(name: &str, problem: String) -> DeliveryError {
 
 fn client(target: &Target) -> Result<reqwest::Client, DeliveryError> {
     let url = reqwest::Url::parse(&target.url)
-        .map_err(|e| target_error(&target.name, format!("`{}` is no URL: {e}", target.url)))?;
+        .map_err(|e| target_error(&target.name, format!("its url is no URL: {e}")))?;
     if target.secrets.is_empty() {
         return Err(target_error(&target.name, "has no secret to sign with".to_owned()));
     }

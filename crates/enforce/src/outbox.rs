@@ -1,7 +1,8 @@
 //! The durable outbox: what was accepted and is not finished, per target, in an embedded store.
 //!
-//! A row is written before its webhook is sent and removed after it ended, so `kill -9` costs at most a
-//! second delivery under the same id. Rows of one batch share one commit (one fsync).
+//! A row is written while its webhook is being sent and removed after it ended, so `kill -9` costs at most a
+//! second delivery under the same id; only what was offered in the milliseconds before the commit can be lost
+//! (`Delivery::kept` says what cannot). Rows of one batch share one commit (one fsync).
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -108,7 +109,11 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Opens the outbox at `path` for targets called `names`.
     pub(crate) fn open(path: &Path, names: Vec<String>) -> Result<Self, OutboxError> {
-        let db = open_store(path, 8 << 20)?;
+        Self::on(open_store(path, 8 << 20)?, names)
+    }
+
+    /// Keeps the outbox in `db`.
+    pub(crate) fn on(db: Database, names: Vec<String>) -> Result<Self, OutboxError> {
         let txn = db.begin_write().map_err(store)?;
         let next_parked;
         {

@@ -1,4 +1,4 @@
-//! The outbox thread: takes what was offered, writes it down, hands it to the targets.
+//! The outbox thread: takes what was offered, hands it to the targets, writes it down.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,8 +49,9 @@ impl Pump {
             let rows = self.rows(offered);
             let added = rows.len() as u64;
             // The wire does not wait for the disk: a repeat after `kill -9` is harmless (the id is the same), and who
-            // wants to name only decisions that cannot be lost asks `Delivery::kept`.
-            self.hand_out(rows.clone());
+            // wants to name only decisions that cannot be lost asks `Delivery::kept`. A row that ends meanwhile is
+            // taken with the next batch, so its removal is always committed after its insertion.
+            let spilled = self.hand_out(&rows);
             if (!rows.is_empty() || !ended.is_empty())
                 && let Some(outbox) = &mut self.outbox
             {
@@ -60,11 +61,14 @@ impl Pump {
                 if let Err(error) = result {
                     stats.commit_failures += 1;
                     drop(stats);
-                    // Sent all the same: a decision that is delivered but not durable beats one that is lost.
+                    // What was handed out is sent all the same: a decision that is delivered but not durable beats
+                    // one that is lost. What was to wait on disk is nowhere.
                     tracing::error!(%error, "the outbox cannot be written");
+                    finished += spilled.len() as u64;
+                    self.lose(spilled);
                 }
             }
-            // On disk now, where there is a disk: what comes next may be killed at any moment.
+            // On disk now, where there is a disk that can be written: what comes next may be killed at any moment.
             self.shared.kept.fetch_add(taken, Ordering::Release);
             for end in &ended {
                 if let Some(lane) = self.lanes.get_mut(end.target) {
@@ -159,18 +163,35 @@ impl Pump {
         rows
     }
 
-    fn hand_out(&mut self, rows: Vec<(usize, Row)>) {
+    /// Hands rows to their targets; returns the targets of those that there is no room for: they wait on disk.
+    fn hand_out(&mut self, rows: &[(usize, Row)]) -> Vec<usize> {
+        let mut spilled = Vec::new();
         for (target, row) in rows {
-            let (Some(lane), Some(queue)) = (self.lanes.get_mut(target), self.shared.queues.get(target))
+            let (Some(lane), Some(queue)) = (self.lanes.get_mut(*target), self.shared.queues.get(*target))
             else {
                 continue;
             };
             if self.outbox.is_some() && (lane.spilled_from.is_some() || lane.held >= self.shared.held_max) {
                 lane.spilled_from.get_or_insert(row.seq);
+                spilled.push(*target);
                 continue;
             }
             lane.held += 1;
-            queue.push(row);
+            queue.push(row.clone());
+        }
+        spilled
+    }
+
+    /// Takes rows that are neither held nor on disk off the books, one per entry of `targets`.
+    fn lose(&mut self, targets: Vec<usize>) {
+        for target in targets {
+            if let Some(lane) = self.lanes.get_mut(target) {
+                lane.waiting = lane.waiting.saturating_sub(1);
+            }
+            self.shared.with_target(target, |s| {
+                s.dropped += 1;
+                s.pending = s.pending.saturating_sub(1);
+            });
         }
     }
 
