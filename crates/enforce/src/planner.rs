@@ -115,6 +115,8 @@ offpath_types::counters! {
     }
 }
 
+/// What decisions say until whoever counts the losses fills in the share of the traffic that was seen.
+const OBSERVABILITY: f64 = 1.0;
 /// Transactions remembered as possible evidence.
 const EVIDENCE_ROWS: usize = 2048;
 /// Confidence from which a transaction is remembered as possible evidence.
@@ -217,7 +219,6 @@ pub struct Planner {
     minute: u64,
     minute_blocks: u32,
     alarms: [AlarmState; 3],
-    observability: f64,
     counters: PlannerCounters,
 }
 
@@ -248,15 +249,9 @@ impl Planner {
             minute: 0,
             minute_blocks: 0,
             alarms: [AlarmState::default(); 3],
-            observability: 1.0,
             counters: PlannerCounters::default(),
             config,
         }
-    }
-
-    /// Says what share of the traffic is being seen, for decisions made from now on; clamped to 0..=1.
-    pub fn set_observability(&mut self, share: f64) {
-        self.observability = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
     }
 
     /// Takes in one transaction with its verdict and appends what follows to `out`.
@@ -299,7 +294,7 @@ impl Planner {
                 reasons: Vec::new(),
                 transactions: vec![ended.transaction],
                 dry_run: self.config.dry_run,
-                observability: self.observability,
+                observability: OBSERVABILITY,
             }));
         }
         while let Some(entry) = self.quiet_ends.first_entry() {
@@ -579,7 +574,7 @@ impl Planner {
             reasons: verdict.contributions.iter().take(REASONS_MAX).map(reason).collect(),
             transactions,
             dry_run: self.config.dry_run,
-            observability: self.observability,
+            observability: OBSERVABILITY,
         }
     }
 
