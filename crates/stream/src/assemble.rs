@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use offpath_types::{Chunk, EndReason, Side, Timestamp};
 
 use crate::conn::{
-    BASED, BYPASS, Conn, Dir, END_GIVEN, ENDED, FIN_ACKED, MIDSTREAM, NO_FIN, RESET, SEEN, SOFT,
+    BASED, BYPASS, CONFLICT, Conn, Dir, END_GIVEN, ENDED, FIN_ACKED, MIDSTREAM, NO_FIN, RESET, SEEN, SOFT,
 };
 use crate::hold::{Acked, Fresh, Held, Hold, SEGMENT_OVERHEAD};
 use crate::slab::{NONE, Slab};
@@ -542,8 +542,10 @@ impl<S: StreamSink> Assembly<'_, S> {
         if done.conflict_bytes > 0 {
             self.core.counters.overlap_conflict_bytes_total += done.conflict_bytes;
             let direction = self.conn.direction(side);
-            if let Some(state) = &mut self.conn.state {
-                self.sink.overlap_conflict(state, &self.conn.info, direction);
+            match &mut self.conn.state {
+                Some(state) => self.sink.overlap_conflict(state, &self.conn.info, direction),
+                // Told when the flow is opened.
+                None => self.conn.dir_mut(side).flags |= CONFLICT,
             }
         }
         done.bytes
@@ -755,7 +757,14 @@ impl<S: StreamSink> Assembly<'_, S> {
     #[cold]
     fn open(&mut self, now: Timestamp) {
         self.core.counters.flows_given_total += 1;
-        self.conn.state = Some(self.sink.open(&self.conn.info));
+        let mut state = self.sink.open(&self.conn.info);
+        for side in [Side::Low, Side::High] {
+            if self.conn.dir(side).has(CONFLICT) {
+                let direction = self.conn.direction(side);
+                self.sink.overlap_conflict(&mut state, &self.conn.info, direction);
+            }
+        }
+        self.conn.state = Some(state);
         // A side may have finished without a byte before the other sent its first.
         for side in [Side::Low, Side::High] {
             let dir = self.conn.dir(side);

@@ -27,6 +27,8 @@ pub(crate) const BYPASS: u16 = 64;
 pub(crate) const RESET: u16 = 128;
 /// The receiver acknowledged exactly one more than was seen: a FIN that the mirror lost, most likely.
 pub(crate) const FIN_ACKED: u16 = 256;
+/// Held copies of this direction's bytes differed before the sink had a state to be told of it.
+pub(crate) const CONFLICT: u16 = 512;
 
 /// One direction, named after its sender's side.
 ///

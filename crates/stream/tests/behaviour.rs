@@ -70,6 +70,15 @@ fn a_differing_second_copy_is_flagged() {
     s.send(CLIENT, 3, 1, b"cX");
     assert_eq!(s.told(), "open >0:a@0 conflict");
     assert_eq!(s.counters().overlap_conflict_bytes_total, 1);
+    // Before the flow's first byte was delivered, the sink is told as soon as there is a state.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 3, 1, b"cd");
+    s.send(CLIENT, 3, 1, b"cX");
+    assert_eq!(s.told(), "");
+    s.send(CLIENT, 1, 1, b"ab");
+    assert!(s.told().starts_with("open conflict >0:ab@0"), "{}", s.told());
+    assert_eq!(s.counters().overlap_conflict_bytes_total, 1);
 }
 
 #[test]
