@@ -4,8 +4,11 @@ use std::fs;
 
 use crate::support::root;
 
-/// Each target and its body, which panics where something is wrong.
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// Panics where something is wrong.
+type Body = fn(&[u8]);
+
+/// Each target and its body.
+const TARGETS: [(&str, Body); 9] = [
     ("body_fields", offpath_protocol::facts::fuzz_body_fields),
     ("condition", offpath_score::fuzz_condition),
     ("config", offpath::fuzz_config),

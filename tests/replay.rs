@@ -4,7 +4,7 @@ use std::fs;
 
 use offpath_testkit::impair::{Impairment, impair_file};
 use offpath_testkit::measure::{read_found, read_truth, recovery};
-use offpath_testkit::traffic::Scenario;
+use offpath_testkit::traffic::{Scenario, Traffic, TrafficOptions};
 use offpath_testkit::{Conversation, Link, Packet, PcapFormat, PcapWriter};
 use offpath_types::Timestamp;
 

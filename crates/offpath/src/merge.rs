@@ -188,7 +188,7 @@ impl Merge {
         Self {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             late_total: 0,
-            done: Timestamp::ZERO,
+            done: Mark::default(),
             spent: Vec::new(),
         }
     }

@@ -75,15 +75,14 @@ fn run_inline(
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
     let (mut batch, mut eras, mut era) = (Batch::default(), Eras::default(), 0);
     loop {
-        let mut era_ends = false;
-        match source.next_frame() {
+        let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
-                era_ends = eras.frame(settled(now), frame.bytes.len());
                 if let Outcome::Tcp(segment) = decoder.decode(&frame) {
                     worker.segment(&segment);
                 }
                 since += 1;
+                eras.frame(settled(now), frame.bytes.len())
             }
             Ok(Polled::Idle(_)) => continue,
             Ok(Polled::End) => break,
@@ -92,7 +91,7 @@ fn run_inline(
                 replayed.problems.push(e.to_string());
                 break;
             }
-        }
+        };
         if since >= TURN_FRAMES || era_ends {
             since = 0;
             let mark = collect(&mut worker, now, era, era_ends, &mut batch);
@@ -314,17 +313,16 @@ fn read(
         alive
     };
     loop {
-        let mut era_ends = false;
-        match source.next_frame() {
+        let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
-                era_ends = eras.frame(settled(now), frame.bytes.len());
                 frames += 1;
                 if let Outcome::Tcp(segment) = decoder.decode(&frame) {
                     bytes += segment.payload.len();
                     let hash = segment.key.hash64(seed);
                     open[shard_of(hash) % workers].push(hash, &segment);
                 }
+                eras.frame(settled(now), frame.bytes.len())
             }
             Ok(Polled::Idle(_)) => continue,
             Ok(Polled::End) => break,
@@ -332,7 +330,7 @@ fn read(
                 error = Some(e.to_string());
                 break;
             }
-        }
+        };
         if frames >= BATCH_SEGMENTS * workers as u32 || bytes >= BATCH_BYTES * workers || era_ends {
             (frames, bytes) = (0, 0);
             if !flush(&mut open, now, era_ends, false) {

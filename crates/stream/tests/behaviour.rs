@@ -39,7 +39,11 @@ fn order_is_restored() {
         ),
         ("keep-alive before the first byte", &[(CLIENT, 0, 1, b"x"), (CLIENT, 1, 1, b"a")], ">0:a@0"),
         ("window probe", &[(CLIENT, 1, 1, b"a"), (CLIENT, 1, 1, b"abc")], ">0:a@0 >1:bc@0"),
-        ("first copy wins", &[(CLIENT, 3, 1, b"CD"), (CLIENT, 1, 1, b"abcdef")], ">0:ab@0 >2:CD@0 >4:ef@0"),
+        (
+            "first copy wins",
+            &[(CLIENT, 3, 1, b"CD"), (CLIENT, 1, 1, b"abcdef")],
+            "conflict >0:ab@0 >2:CD@0 >4:ef@0",
+        ),
         ("answer first", &[(SERVER, 1, 4, b"200"), (CLIENT, 1, 1, b"GET")], "<0:200@3 >0:GET@0"),
         (
             "held bytes keep their own acknowledgement",
