@@ -66,6 +66,8 @@ unit-root: setup-lab ## tests of live capture, privileges and a real HAProxy, in
 		$(CARGO) test --locked -p offpath-capture --lib -- --ignored --test-threads 1
 	CARGO_TARGET_$(HOST_TRIPLE)_RUNNER=$(CURDIR)/crates/testkit/lab/in-namespace.sh \
 		$(CARGO) test --locked -p offpath-enforce --lib -- --ignored real_haproxy
+	CARGO_TARGET_$(HOST_TRIPLE)_RUNNER=$(CURDIR)/crates/testkit/lab/in-namespace.sh \
+		$(CARGO) test --locked -p offpath --test e2e -- --ignored overload
 
 .PHONY: golden
 golden: setup ## replay every golden capture with 1, 2 and 4 workers and compare
