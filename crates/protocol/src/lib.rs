@@ -10,6 +10,7 @@ mod counters;
 pub mod facts;
 pub mod head;
 mod http1;
+mod http2;
 
 pub use config::{ProtocolConfig, ProtocolLimits};
 pub use counters::{AnomalyCounts, ProtocolCounters};

@@ -1,0 +1,378 @@
+//! Tests of the HPACK decoder: the RFC's examples, joining late, limits, and round trips.
+
+use super::hpack::{BlockOutcome, Decoder, HpackError, HpackLimits};
+
+const LIMITS: HpackLimits = HpackLimits { table_bytes_max: 1 << 16, list_bytes_max: 1 << 16 };
+
+/// A field as it came out; `?` for what is unknown, `!` behind one that may not be indexed.
+fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<(Vec<String>, BlockOutcome), HpackError> {
+    let mut fields = Vec::new();
+    let text = |text: Option<&[u8]>| text.map_or("?".to_owned(), |t| String::from_utf8_lossy(t).into_owned());
+    let outcome = decoder.block(block, |name, value, forbidden| {
+        fields.push(format!("{}: {}{}", text(name), text(value), if forbidden { " !" } else { "" }));
+    })?;
+    assert_eq!(fields.len() as u32, outcome.fields - outcome.fields_over);
+    assert_eq!(
+        fields.iter().filter(|f| f.starts_with("?:")).count() as u32,
+        outcome.fields_unknown,
+        "a value is known when its name is"
+    );
+    Ok((fields, outcome))
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// An integer of RFC 7541 §5.1 under the flags `first`.
+fn integer(first: u8, prefix: u32, value: usize, out: &mut Vec<u8>) {
+    let full = (1 << prefix) - 1;
+    if value < full {
+        return out.push(first | value as u8);
+    }
+    out.push(first | full as u8);
+    let mut rest = value - full;
+    while rest >= 128 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// A field of the kind `first` (0x40 inserts) with both texts plain.
+fn literal(first: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    for text in [name, value] {
+        integer(0, 7, text.len(), &mut out);
+        out.extend_from_slice(text);
+    }
+    out
+}
+
+const SIZE_256: &str = "3fe1 01";
+
+/// Connection, table size change before it, its blocks with their fields.
+type Example = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Every example of RFC 7541 Appendix C.2 to C.6.
+const EXAMPLES: &[Example] = &[
+    (
+        "C.2.1 literal with indexing",
+        "",
+        &[(
+            "400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572",
+            "custom-key: custom-header",
+        )],
+    ),
+    ("C.2.2 literal without indexing", "", &[("040c 2f73 616d 706c 652f 7061 7468", ":path: /sample/path")]),
+    (
+        "C.2.3 literal never indexed",
+        "",
+        &[("1008 7061 7373 776f 7264 0673 6563 7265 74", "password: secret !")],
+    ),
+    ("C.2.4 indexed", "", &[("82", ":method: GET")]),
+    (
+        "C.3 requests without Huffman code",
+        "",
+        &[
+            (
+                "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+                ":method: GET|:scheme: http|:path: /|:authority: www.example.com",
+            ),
+            (
+                "8286 84be 5808 6e6f 2d63 6163 6865",
+                ":method: GET|:scheme: http|:path: /|:authority: www.example.com|cache-control: no-cache",
+            ),
+            (
+                "8287 85bf 400a 6375 7374 6f6d 2d6b 6579 0c63 7573 746f 6d2d 7661 6c75 65",
+                ":method: GET|:scheme: https|:path: /index.html|:authority: www.example.com|custom-key: custom-value",
+            ),
+        ],
+    ),
+    (
+        "C.4 requests with Huffman code",
+        "",
+        &[
+            (
+                "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
+                ":method: GET|:scheme: http|:path: /|:authority: www.example.com",
+            ),
+            (
+                "8286 84be 5886 a8eb 1064 9cbf",
+                ":method: GET|:scheme: http|:path: /|:authority: www.example.com|cache-control: no-cache",
+            ),
+            (
+                "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
+                ":method: GET|:scheme: https|:path: /index.html|:authority: www.example.com|custom-key: custom-value",
+            ),
+        ],
+    ),
+    (
+        "C.5 responses without Huffman code",
+        SIZE_256,
+        &[
+            (
+                "4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32
+                 3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+                ":status: 302|cache-control: private|date: Mon, 21 Oct 2013 20:13:21 GMT|location: https://www.example.com",
+            ),
+            (
+                "4803 3330 37c1 c0bf",
+                ":status: 307|cache-control: private|date: Mon, 21 Oct 2013 20:13:21 GMT|location: https://www.example.com",
+            ),
+            (
+                "88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d 54c0 5a04 677a 6970
+                 7738 666f 6f3d 4153 444a 4b48 514b 425a 584f 5157 454f 5049 5541 5851 5745 4f49 553b 206d 6178 2d61
+                 6765 3d33 3630 303b 2076 6572 7369 6f6e 3d31",
+                ":status: 200|cache-control: private|date: Mon, 21 Oct 2013 20:13:22 GMT|location: https://www.example.com|content-encoding: gzip|set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
+            ),
+        ],
+    ),
+    (
+        "C.6 responses with Huffman code",
+        SIZE_256,
+        &[
+            (
+                "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b ff6e 919d 29ad
+                 1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
+                ":status: 302|cache-control: private|date: Mon, 21 Oct 2013 20:13:21 GMT|location: https://www.example.com",
+            ),
+            (
+                "4883 640e ffc1 c0bf",
+                ":status: 307|cache-control: private|date: Mon, 21 Oct 2013 20:13:21 GMT|location: https://www.example.com",
+            ),
+            (
+                "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad 94e7 821d d7f2
+                 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed 4ee5 b106 3d50 07",
+                ":status: 200|cache-control: private|date: Mon, 21 Oct 2013 20:13:22 GMT|location: https://www.example.com|content-encoding: gzip|set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
+            ),
+        ],
+    ),
+];
+
+#[test]
+fn examples_of_the_rfc() {
+    for (name, start, blocks) in EXAMPLES {
+        let mut decoder = Decoder::new(LIMITS);
+        decode(&mut decoder, &hex(start)).unwrap();
+        for (block, fields) in *blocks {
+            assert_eq!(decode(&mut decoder, &hex(block)).unwrap().0.join("|"), *fields, "{name}");
+        }
+    }
+}
+
+#[test]
+fn evictions_are_those_of_the_rfc() {
+    // After C.5.3 the table holds set-cookie, content-encoding, date; nothing older.
+    let (_, start, blocks) = EXAMPLES[6];
+    let mut decoder = Decoder::new(LIMITS);
+    decode(&mut decoder, &hex(start)).unwrap();
+    for (block, _) in blocks {
+        decode(&mut decoder, &hex(block)).unwrap();
+    }
+    let (fields, _) = decode(&mut decoder, &hex("be bf c0")).unwrap();
+    assert!(fields[0].starts_with("set-cookie: foo="));
+    assert_eq!(fields[1..], ["content-encoding: gzip", "date: Mon, 21 Oct 2013 20:13:22 GMT"]);
+    assert_eq!(decode(&mut decoder, &hex("c1")), Err(HpackError::IndexInvalid));
+}
+
+#[test]
+fn every_prefix_is_cut_or_shorter() {
+    for (name, start, blocks) in EXAMPLES {
+        for last in 0..blocks.len() {
+            let whole = hex(blocks[last].0);
+            for cut in 0..whole.len() {
+                for late in [false, true] {
+                    let mut decoder = if late { Decoder::midstream(LIMITS) } else { Decoder::new(LIMITS) };
+                    decode(&mut decoder, &hex(start)).unwrap();
+                    for (block, _) in &blocks[..last] {
+                        decode(&mut decoder, &hex(block)).unwrap();
+                    }
+                    match decode(&mut decoder, &whole[..cut]) {
+                        Ok((fields, _)) if !late => {
+                            assert!(blocks[last].1.starts_with(&fields.join("|")), "{name} at {cut}");
+                        }
+                        Ok(_) => {}
+                        Err(error) => assert_eq!(error, HpackError::BlockCut, "{name} at {cut}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integers() {
+    // Literal without indexing, name from the index that is tested (prefix of 4 bits), empty value.
+    for (name, index, want) in [
+        ("fits the prefix", "0e", Ok(":status: ")),
+        ("prefix full, zero follows", "0f00", Ok("accept-charset: ")),
+        ("one byte more", "0f0d", Ok("content-length: ")),
+        ("zeros after it", "0f8d 8080 8080 00", Ok("content-length: ")),
+        ("ten bytes", "0f8d 8080 8080 8080 8000", Ok("content-length: ")),
+        ("eleven bytes", "0f8d 8080 8080 8080 8080 00", Err(HpackError::IntegerTooLong)),
+        ("2^32 - 1", "0ff0 ffff ff0f", Err(HpackError::IndexInvalid)),
+        ("2^32", "0ff1 ffff ff0f", Err(HpackError::IntegerTooLong)),
+        ("2^63", "0fff ffff ffff ffff ffff 7f", Err(HpackError::IntegerTooLong)),
+    ] {
+        let block = hex(&format!("{index}00"));
+        let fields = decode(&mut Decoder::new(LIMITS), &block).map(|(fields, _)| fields.join("|"));
+        assert_eq!(fields, want.map(str::to_owned), "{name}");
+    }
+}
+
+#[test]
+fn broken_blocks() {
+    for (name, block, want) in [
+        ("index 0", "80", HpackError::IndexInvalid),
+        ("index past both tables", "be", HpackError::IndexInvalid),
+        ("name index past both tables", "7e00", HpackError::IndexInvalid),
+        ("no value", "41", HpackError::BlockCut),
+        ("value longer than the block", "4103 6162", HpackError::BlockCut),
+        ("value of 4 GB", "417f 80ff ffff 0f61", HpackError::BlockCut),
+        ("bad Huffman code", "4181 ff", HpackError::HuffmanInvalid),
+        ("table size above what is allowed", "3fe2 1f", HpackError::TableSizeTooLarge),
+        ("table size after a field", "82 20", HpackError::TableSizeLate),
+    ] {
+        let mut decoder = Decoder::new(LIMITS);
+        assert_eq!(decode(&mut decoder, &hex("4001 6101 62")).unwrap().0, ["a: b"]);
+        decode(&mut decoder, &hex("20 3fe1 1f")).unwrap();
+        assert_eq!(decode(&mut decoder, &hex(block)), Err(want), "{name}");
+        assert_eq!(
+            decode(&mut decoder, &hex("82 be")).unwrap().0,
+            [":method: GET", "?: ?"],
+            "{name}: place is lost"
+        );
+    }
+}
+
+#[test]
+fn table_sizes() {
+    let mut decoder = Decoder::new(LIMITS);
+    decode(&mut decoder, &hex("4001 6101 62 4001 6301 64")).unwrap();
+    // 34 bytes an entry: 67 leave the newest.
+    assert_eq!(decode(&mut decoder, &hex("3f24 be")).unwrap().0, ["c: d"]);
+    assert_eq!(decode(&mut decoder, &hex("bf")), Err(HpackError::IndexInvalid));
+
+    let mut decoder = Decoder::new(LIMITS);
+    decoder.allow(8192);
+    decoder.allow(100);
+    decode(&mut decoder, &hex("4001 6101 62")).unwrap();
+    assert_eq!(decode(&mut decoder, &hex("3fe1 3f be")).unwrap().0, ["a: b"], "8192 is still allowed");
+    assert_eq!(decode(&mut decoder, &hex("20 3fe1 1f be")), Err(HpackError::IndexInvalid), "0 empties it");
+
+    let mut decoder = Decoder::new(LIMITS);
+    let large = literal(0x40, b"a", &[b'x'; 4096]);
+    assert_eq!(decode(&mut decoder, &large).unwrap().1.fields, 1);
+    assert_eq!(
+        decode(&mut decoder, &hex("be")),
+        Err(HpackError::IndexInvalid),
+        "larger than the table: empties it"
+    );
+}
+
+#[test]
+fn joined_late() {
+    let mut decoder = Decoder::midstream(LIMITS);
+    // New, unseen, and the literal whose name is unseen.
+    let (fields, outcome) = decode(&mut decoder, &hex("82 be 4001 6101 62 7f00 0178 be bf c0")).unwrap();
+    assert_eq!(fields, [":method: GET", "?: ?", "a: b", "?: x", "?: x", "a: b", "?: ?"]);
+    assert_eq!((outcome.fields, outcome.fields_unknown), (7, 4));
+    // The name of an entry with an unknown name is unknown.
+    assert_eq!(decode(&mut decoder, &hex("7e01 79 0f2f 017a")).unwrap().0, ["?: y", "?: z"]);
+    // A size change says how large the table is, not what is in it.
+    assert_eq!(decode(&mut decoder, &hex("3fe1 1f be c0 c1")).unwrap().0, ["?: y", "a: b", "?: ?"]);
+    // 0 empties it: then all is known.
+    assert_eq!(decode(&mut decoder, &hex("20 3fe1 1f 4001 6101 62 be")).unwrap().0, ["a: b", "a: b"]);
+    assert_eq!(decode(&mut decoder, &hex("bf")), Err(HpackError::IndexInvalid));
+    // After a loss nothing before it is used.
+    let mut decoder = Decoder::new(LIMITS);
+    decode(&mut decoder, &hex("4001 6101 62")).unwrap();
+    decoder.lose();
+    assert_eq!(decode(&mut decoder, &hex("be 7e00")).unwrap().0, ["?: ?", "?: "]);
+    // An index that would lie beyond the table, had it its least entries.
+    decode(&mut decoder, &hex("3f21")).unwrap();
+    assert_eq!(decode(&mut decoder, &hex("be bf")).unwrap().0, ["?: ", "?: ?"]);
+    assert_eq!(decode(&mut decoder, &hex("c0")), Err(HpackError::IndexInvalid), "64 bytes hold no third");
+}
+
+#[test]
+fn the_unseen_part_ends_when_the_table_has_turned_over() {
+    let mut decoder = Decoder::midstream(LIMITS);
+    decode(&mut decoder, &hex("3fe1 01")).unwrap();
+    // 256 bytes: seven entries of 34 leave 18, too little for an unseen one.
+    for n in 0..7 {
+        let (fields, _) = decode(&mut decoder, &[&hex("4001 6101 62")[..], &[0xbe + n, 0xbf + n]].concat())
+            .unwrap_or_else(|error| {
+                assert_eq!((error, n), (HpackError::IndexInvalid, 6));
+                (vec!["a: b".into(), "a: b".into(), "?: ?".into()], BlockOutcome::default())
+            });
+        assert_eq!(fields, ["a: b", "a: b", "?: ?"]);
+    }
+}
+
+#[test]
+fn entries_beyond_our_memory_become_unknown() {
+    let limits = HpackLimits { table_bytes_max: 100, ..LIMITS };
+    let mut decoder = Decoder::new(limits);
+    decode(&mut decoder, &hex("4001 6101 62 4001 6301 64 4001 6501 66")).unwrap();
+    assert_eq!(decode(&mut decoder, &hex("be bf c0")).unwrap().0, ["e: f", "c: d", "?: ?"]);
+    let large = literal(0x40, b"a", &[b'x'; 100]);
+    decode(&mut decoder, &large).unwrap();
+    assert_eq!(
+        decode(&mut decoder, &hex("be 4001 6301 64 be bf")).unwrap().0,
+        ["?: ?", "c: d", "c: d", "?: ?"]
+    );
+}
+
+#[test]
+fn bombs_are_capped() {
+    // One entry of 4 KB, then 16 KB of references to it: 65 MB of fields.
+    let mut decoder = Decoder::new(LIMITS);
+    let entry = literal(0x40, b"a", &[b'x'; 3983]);
+    decode(&mut decoder, &entry).unwrap();
+    let mut handed = 0;
+    let outcome = decoder
+        .block(&[0xbe; 16384], |name, value, _| handed += name.unwrap().len() + value.unwrap().len() + 32)
+        .unwrap();
+    assert_eq!(outcome.fields, 16384);
+    assert_eq!(outcome.list_bytes, 16384 * (3983 + 1 + 32));
+    assert_eq!(outcome.fields_over, 16384 - 16);
+    assert_eq!(handed, 16 * (3983 + 1 + 32));
+    // What fits after it still comes out, and the table stays in step.
+    let block = [&[0xbe; 20][..], &hex("4001 6301 64 82 be")].concat();
+    let (fields, outcome) = decode(&mut decoder, &block).unwrap();
+    assert_eq!(fields[16..], ["c: d", ":method: GET", "c: d"]);
+    assert_eq!(outcome.fields_over, 4);
+}
+
+#[test]
+fn memory_is_bounded_and_given_back() {
+    let mut decoder = Decoder::new(LIMITS);
+    // Smallest entries, as many as a block holds; then the largest literal, not inserted.
+    decode(&mut decoder, &hex("4000 00").repeat(20_000)).unwrap();
+    assert!(decoder.held_bytes() < 16 << 10, "{}", decoder.held_bytes());
+    let mut literal = hex("0001 61");
+    integer(0x80, 7, 65_535, &mut literal);
+    literal.resize(literal.len() + 65_535, 0);
+    let (fields, _) =
+        decode(&mut Decoder::new(HpackLimits { list_bytes_max: 1 << 20, ..LIMITS }), &literal).unwrap();
+    assert!(fields[0].len() > 100_000);
+    decode(&mut decoder, &literal).unwrap();
+    assert!(decoder.held_bytes() < 16 << 10, "{}", decoder.held_bytes());
+    // Insertions for ever.
+    let mut decoder = Decoder::midstream(LIMITS);
+    for n in 0..20_000u32 {
+        let block = [&hex("4000 04")[..], &n.to_be_bytes()].concat();
+        decode(&mut decoder, &block).unwrap();
+        assert!(decoder.held_bytes() < 3 << 16, "{}", decoder.held_bytes());
+    }
+    assert_eq!(
+        decoder
+            .block(&[0xbe], |_, value, _| assert_eq!(value, Some(&19_999u32.to_be_bytes()[..])))
+            .unwrap()
+            .fields,
+        1
+    );
+}
