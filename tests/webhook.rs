@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -26,12 +25,12 @@ impl Drop for Daemon {
     }
 }
 
-/// Starts `offpath receive` with a log provider and waits until it says that it listens.
-fn receiver(bench: &Bench, port: u16) -> Daemon {
+/// Starts `offpath receive` with a log provider; returns it with its port once it says that it listens.
+fn receiver(bench: &Bench) -> (Daemon, u16) {
     let secret = bench.write("secret", format!("# test\n{SECRET}\n"));
     let mut child = bench
         .command()
-        .args(["receive", "--listen", &format!("127.0.0.1:{port}"), "--secret-file"])
+        .args(["receive", "--listen", "127.0.0.1:0", "--secret-file"])
         .arg(secret)
         .arg("--state")
         .arg(bench.path("receiver.redb"))
@@ -41,17 +40,14 @@ fn receiver(bench: &Bench, port: u16) -> Daemon {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let daemon = Daemon(child);
     let first = lines.next().unwrap().unwrap();
     assert!(first.contains("receiving"), "{first}");
     std::thread::spawn(move || lines.for_each(drop));
-    let daemon = Daemon(child);
-    for _ in 0..1000 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return daemon;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("the receiver does not listen");
+    let port = first.split("127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+    let port: u16 = port.unwrap_or_else(|| panic!("no port in {first}"));
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    (daemon, port)
 }
 
 fn attack(bench: &Bench, enforce: &str, webhooks: &str, deliver: bool) -> Run {
@@ -79,8 +75,7 @@ fn applied(bench: &Bench) -> Vec<Value> {
 #[test]
 fn a_block_reaches_the_receiver_is_listed_and_undone() {
     let bench = Bench::new();
-    let port = free_port();
-    let _daemon = receiver(&bench, port);
+    let (_daemon, port) = receiver(&bench);
     let run = attack(&bench, "[enforce]\ndry_run = false\n", &webhook("waf", port), true);
     assert_eq!(run.code(), 0, "{}", run.stderr());
     let blocks: Vec<_> = run.decided().into_iter().filter(|d| d["action"] == "block").collect();
@@ -112,8 +107,7 @@ fn a_block_reaches_the_receiver_is_listed_and_undone() {
 #[test]
 fn nothing_is_sent_in_dry_run_nor_by_a_replay_that_was_not_told_to() {
     let bench = Bench::new();
-    let port = free_port();
-    let _daemon = receiver(&bench, port);
+    let (_daemon, port) = receiver(&bench);
     for (enforce, deliver) in [("", true), ("[enforce]\ndry_run = false\n", false)] {
         let run = attack(&bench, enforce, &webhook("waf", port), deliver);
         assert_eq!(run.code(), 0, "{}", run.stderr());
@@ -127,9 +121,9 @@ fn nothing_is_sent_in_dry_run_nor_by_a_replay_that_was_not_told_to() {
 #[test]
 fn a_hanging_and_a_closed_target_delay_nothing_and_the_outbox_keeps_what_they_miss() {
     let bench = Bench::new();
-    let (good, closed) = (free_port(), free_port());
+    let closed = free_port();
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
-    let _daemon = receiver(&bench, good);
+    let (_daemon, good) = receiver(&bench);
     let hooks = [("hangs", hanging.local_addr().unwrap().port()), ("closed", closed), ("good", good)];
     let hooks: String = hooks.iter().map(|(name, port)| webhook(name, *port)).collect();
     let run = attack(&bench, "[enforce]\ndry_run = false\n", &hooks, true);

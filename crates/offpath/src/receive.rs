@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
-use offpath_enforce::receiver::{self, ProviderConfig, ReceiverConfig};
+use offpath_enforce::receiver::{self, ProviderConfig, Receiver, ReceiverConfig};
 use zeroize::Zeroizing;
 
 use crate::args::ReceiveArgs;
@@ -29,15 +29,16 @@ pub(crate) fn run(args: &ReceiveArgs) -> Result<(), Failure> {
     }
     let config = daemon(args, section, listen).map_err(Failure::usage)?;
     let shutdown = stop_on_signal()?;
+    let to: Vec<_> = config.to.iter().map(ToString::to_string).collect();
+    let receiver = Receiver::start(config).map_err(|e| Failure::ours(e.into()))?;
     if !args.quiet {
-        let to: Vec<_> = config.to.iter().map(ToString::to_string).collect();
         eprintln!(
             "offpath: receiving on http://{}/v1/decisions, applying to {}",
-            config.listen,
+            receiver.addr(),
             to.join(", ")
         );
     }
-    let counters = receiver::run(config, &shutdown).map_err(|e| Failure::ours(e.into()))?;
+    let counters = receiver.stop_on(&shutdown);
     if !args.quiet {
         for (name, value) in counters.fields() {
             if value > 0 {

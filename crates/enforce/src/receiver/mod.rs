@@ -382,13 +382,6 @@ impl Drop for Receiver {
     }
 }
 
-/// Starts a receiver and receives until `shutdown` is set.
-pub fn run(config: ReceiverConfig, shutdown: &AtomicBool) -> Result<ReceiverCounters, ReceiverError> {
-    let receiver = Receiver::start(config)?;
-    tracing::info!(address = %receiver.addr(), "receiving");
-    Ok(receiver.stop_on(shutdown))
-}
-
 /// Why an admin request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
