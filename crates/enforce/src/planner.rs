@@ -686,21 +686,11 @@ fn candidates(wish: &MatchKey, tx: &Transaction) -> [Option<MatchKey>; 6] {
 }
 
 fn match_values(key: &MatchKey, tx: &Transaction) -> Vec<MatchValue> {
-    let text = |k: &EntityKey| match k {
-        EntityKey::Ip(host) => host.to_string(),
-        EntityKey::Prefix(host) => format!("{host}/{}", host.prefix_len()),
-        EntityKey::Session(hash) | EntityKey::User(hash) => hash.to_string(),
-        EntityKey::Fingerprint(print) => format!("{print:016x}"),
-        // `wish` made sure that it is this transaction's.
-        EntityKey::Endpoint(_) => tx.entity_text(EntityKind::Endpoint).unwrap_or_default(),
-    };
+    // An endpoint has a text only as this transaction's; `wish` made sure that it is.
+    let own = |k: &EntityKey| tx.entity(k.kind()) == Some(*k) || k.kind() == EntityKind::Endpoint;
     let value = |k: &EntityKey| MatchValue {
         kind: k.kind(),
-        value: if tx.entity(k.kind()) == Some(*k) {
-            tx.entity_text(k.kind()).unwrap_or_default()
-        } else {
-            text(k)
-        },
+        value: if own(k) { tx.entity_text(k.kind()).unwrap_or_default() } else { k.to_string() },
     };
     key.iter().map(value).collect()
 }

@@ -191,6 +191,9 @@ fn push_offpath(tx: &Transaction, out: &mut Vec<u8>) {
         out.push(b'"');
     }
     out.push(b']');
+    if tx.client_forwarded {
+        out.extend_from_slice(b",\"client_forwarded\":true");
+    }
     if tx.interim_responses > 0 {
         out.extend_from_slice(b",\"interim_responses\":");
         push_number(u64::from(tx.interim_responses), out);
@@ -333,6 +336,7 @@ mod tests {
         tx.user = Some(IdentityHash([0xab; 16]));
         tx.ended = opened.plus_nanos(1500);
         tx.anomalies.insert(Anomaly::BareLf);
+        tx.client_forwarded = true;
         tx
     }
 
@@ -381,6 +385,7 @@ mod tests {
             ("/offpath/entities/endpoint", json!("POST /login")),
             ("/offpath/complete", json!(false)),
             ("/offpath/anomalies", json!(["bare_lf"])),
+            ("/offpath/client_forwarded", json!(true)),
             ("/offpath/confidence", json!(97)),
             ("/offpath/signals/0/signal", json!("login_failures_ip")),
             ("/offpath/login/outcome", json!("failure")),

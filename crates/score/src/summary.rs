@@ -81,6 +81,8 @@ pub struct EntitySummary {
     pub key: EntityKey,
     /// Its kind.
     pub kind: EntityKind,
+    /// Its text, as records write it.
+    pub text: String,
     /// Highest confidence of its transactions.
     pub confidence: u8,
     /// Transactions rated 90 or more.

@@ -135,6 +135,19 @@ impl EntityKey {
     }
 }
 
+/// As records write it and decisions match it: `192.0.2.7`, `192.0.2.0/24`, 32 or 16 hex digits. An endpoint is a
+/// hash here; its text is in the transaction.
+impl fmt::Display for EntityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(host) => host.fmt(f),
+            Self::Prefix(host) => write!(f, "{host}/{}", host.prefix_len()),
+            Self::Session(hash) | Self::User(hash) => fmt::Display::fmt(hash, f),
+            Self::Fingerprint(hash) | Self::Endpoint(hash) => write!(f, "{hash:016x}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -257,10 +257,6 @@ pub struct Transaction {
     pub community_id: [u8; 20],
     /// First byte of the request (of the response where there is no request).
     pub started: Timestamp,
-    /// Last byte of the request, if its end was seen.
-    pub request_ended: Option<Timestamp>,
-    /// First byte of the final response.
-    pub response_started: Option<Timestamp>,
     /// Last byte seen of the transaction.
     pub ended: Timestamp,
     /// Packet time at which it was handed on: orders the output together with the flow and `index`.
@@ -332,8 +328,6 @@ impl Transaction {
             index,
             community_id: [0; 20],
             started,
-            request_ended: None,
-            response_started: None,
             ended: started,
             emitted: started,
             text: TextArena::default(),
@@ -398,11 +392,8 @@ impl Transaction {
     /// `192.0.2.0/24`, 32 or 16 hex digits, `POST /login`.
     pub fn entity_text(&self, kind: EntityKind) -> Option<String> {
         Some(match self.entity(kind)? {
-            EntityKey::Ip(host) => host.to_string(),
-            EntityKey::Prefix(host) => format!("{host}/{}", host.prefix_len()),
-            EntityKey::Session(hash) | EntityKey::User(hash) => hash.to_string(),
-            EntityKey::Fingerprint(print) => format!("{print:016x}"),
             EntityKey::Endpoint(_) => String::from_utf8_lossy(self.text.get(self.endpoint)).into_owned(),
+            key => key.to_string(),
         })
     }
 

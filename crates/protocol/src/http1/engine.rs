@@ -295,7 +295,7 @@ impl Engine<'_> {
             }
             self.finish_http09(dir);
             if self.begins_http09_body(bytes) {
-                self.begin_http09_body(dir, place);
+                self.begin_http09_body(dir);
                 return 0;
             }
         }
@@ -702,7 +702,7 @@ impl Engine<'_> {
             return;
         }
         if !self.is_request(dir) && self.begins_http09_body(b"?") {
-            return self.begin_http09_body(dir, self.s.halves[d].place);
+            return self.begin_http09_body(dir);
         }
         if self.is_request(dir) && self.s.open.back().is_some_and(|o| o.is_connect && !o.response_done) {
             self.s.halves[d].state = State::Tunnel { junk: true };
@@ -871,10 +871,10 @@ impl Engine<'_> {
         old && self.s.certain && !bytes.starts_with(b"HTTP/") && !b"HTTP/".starts_with(bytes)
     }
 
-    fn begin_http09_body(&mut self, dir: Direction, place: Place) {
+    fn begin_http09_body(&mut self, dir: Direction) {
         self.s.owner = Owner::Front;
         if let Some(open) = self.s.owner_mut() {
-            open.tx.response_started = Some(place.seen);
+            open.responded = true;
         }
         self.s.halves[dir.index()].state = State::Close;
     }

@@ -91,6 +91,7 @@ impl Engine<'_> {
             end: UNKNOWN,
             acked: UNKNOWN,
             early_at: UNKNOWN,
+            responded: false,
             request_done: false,
             request_whole: false,
             response_done: false,
@@ -181,7 +182,7 @@ impl Engine<'_> {
         self.s.owner = owner;
         let Some(open) = self.s.owner_mut() else { return Some(Body::None) };
         open.tx.status = Some(status);
-        open.tx.response_started = Some(place.seen);
+        open.responded = true;
         open.tx.ended = open.tx.ended.max(seen);
         open.tx.anomalies.extend(head.framing.anomalies);
         let forbidden = matches!(status, 101 | 204 | 205) && head.framing.announces_body();
@@ -411,9 +412,6 @@ impl Engine<'_> {
             open.request_done = true;
             open.request_whole = whole && !open.tx.anomalies.contains(Anomaly::RequestGap);
             open.tx.ended = open.tx.ended.max(seen);
-            if whole && seen != Timestamp::ZERO {
-                open.tx.request_ended = Some(seen);
-            }
             if open.early_at != UNKNOWN && (open.early_at < offset || !whole) {
                 open.tx.anomalies.insert(Anomaly::ResponseEarly);
             }
@@ -498,7 +496,7 @@ impl Engine<'_> {
     fn emit(&mut self, open: Box<Open>, has_request: bool) {
         let mut open = *open;
         let tx = &mut open.tx;
-        let has_response = tx.response_started.is_some();
+        let has_response = open.responded;
         tx.complete = has_request && open.request_whole && open.response_whole;
         tx.index = self.s.emitted;
         tx.emitted = self.now;

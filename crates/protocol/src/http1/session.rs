@@ -197,6 +197,8 @@ pub(super) struct Open {
     pub(super) acked: u64,
     /// How much of the request stream the server had when it began a final response before the request's end.
     pub(super) early_at: u64,
+    /// A final response began.
+    pub(super) responded: bool,
     pub(super) request_done: bool,
     pub(super) request_whole: bool,
     pub(super) response_done: bool,

@@ -53,6 +53,15 @@ impl Scorer {
                 .then_with(|| a.key.cmp(&b.key))
         });
         entities.truncate(50);
+        for entity in &mut entities {
+            entity.text = match entity.key {
+                EntityKey::Endpoint(hash) => {
+                    let found = self.endpoints.find(u128::from(hash)).map(|at| self.endpoints.get(at));
+                    found.map_or_else(|| entity.key.to_string(), |endpoint| text(&endpoint.text))
+                }
+                key => key.to_string(),
+            };
+        }
         ScoreSummary { endpoints, logins, entities, live }
     }
 }
@@ -73,6 +82,7 @@ fn entity_summary(key: EntityKey, entity: &Entity) -> Option<EntitySummary> {
     (entity.peak >= UNSUSPICIOUS).then(|| EntitySummary {
         key,
         kind: key.kind(),
+        text: String::new(),
         confidence: entity.peak,
         confident: u64::from(entity.confident),
         requests: u64::from(entity.total),
