@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..DeliveryConfig::default()
         })?;
         for n in 0..count {
-            delivery.offer(block(n), None);
+            delivery.offer(block(n));
             if let Some(pause) = pause {
                 std::thread::sleep(pause);
             }

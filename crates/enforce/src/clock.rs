@@ -10,15 +10,6 @@ pub(crate) fn wall_ms() -> u64 {
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Microseconds from `stamp` to now; 0 where `stamp` is in the future.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "latency from a live packet's kernel stamp, which is wall time"
-)]
-pub(crate) fn micros_since(stamp: SystemTime) -> u64 {
-    SystemTime::now().duration_since(stamp).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
-}
-
 /// The monotonic clock, for latencies and timeouts.
 #[expect(clippy::disallowed_methods, reason = "latencies and timeouts of delivery")]
 pub(crate) fn instant() -> Instant {

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -187,13 +187,13 @@ pub enum ParkReason {
     GaveUp,
 }
 
-impl ParkReason {
-    /// Returns the name used in records and metrics.
-    pub const fn name(self) -> &'static str {
+/// The name used in statistics: `refused_410`, `redirected_302`, `gave_up`.
+impl fmt::Display for ParkReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(_) => "refused",
-            Self::Redirected(_) => "redirected",
-            Self::GaveUp => "gave_up",
+            Self::Refused(status) => write!(f, "refused_{status}"),
+            Self::Redirected(status) => write!(f, "redirected_{status}"),
+            Self::GaveUp => f.write_str("gave_up"),
         }
     }
 }
@@ -241,8 +241,6 @@ pub struct DeliveryStats {
     pub commit_failures: u64,
     /// Per target.
     pub targets: Vec<TargetStats>,
-    /// From the deciding packet to the offer, in µs.
-    pub packet_to_decision_us: Histogram<u64>,
     /// From the offer to the target's 2xx, in µs.
     pub decision_to_delivered_us: Histogram<u64>,
 }
@@ -277,7 +275,6 @@ impl fmt::Debug for DeliveryStats {
             .field("commits", commits)
             .field("commit_failures", commit_failures)
             .field("targets", targets)
-            .field("packet_to_decision_us", &short(&self.packet_to_decision_us))
             .field("decision_to_delivered_us", &short(&self.decision_to_delivered_us))
             .finish()
     }
@@ -411,7 +408,6 @@ impl Delivery {
                 commits: 0,
                 commit_failures: 0,
                 targets,
-                packet_to_decision_us: histogram()?,
                 decision_to_delivered_us: histogram()?,
             }),
         });
@@ -431,17 +427,10 @@ impl Delivery {
     }
 
     /// Offers an event and returns at once; false where it was refused (full and nothing to replace).
-    ///
-    /// `seen` is when the deciding packet arrived, in wall time; `None` in a replay.
-    pub fn offer(&self, event: Event, seen: Option<SystemTime>) -> bool {
+    pub fn offer(&self, event: Event) -> bool {
         let entity = event.decision().map_or(0, entity_of);
         let offered = Offered { event, entity, at: clock::instant() };
-        let mut stats = self.shared.stats();
-        stats.offered += 1;
-        if let Some(seen) = seen {
-            stats.packet_to_decision_us.saturating_record(clock::micros_since(seen).max(1));
-        }
-        drop(stats);
+        self.shared.stats().offered += 1;
         let mut intake = self.shared.intake();
         let number = intake.first + intake.events.len() as u64;
         if intake.events.len() >= self.shared.queue_max {

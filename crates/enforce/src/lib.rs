@@ -29,7 +29,7 @@ pub use delivery::{
 pub use event::{AccountAtRiskEvent, Alarm, AlarmKind, Event};
 pub use neighbours::BlastRadius;
 pub use planner::{ActiveDecision, Planner, PlannerConfig, PlannerCounters};
-pub use record::{DecisionRecord, decision_record};
+pub use record::{DecisionRecord, decision_record, rfc3339};
 
 /// Body of the fuzz target `webhook_body`: what a receiver does with bytes that nobody signed.
 #[doc(hidden)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, WebhookSection};
 use crate::exit::Failure;
-use crate::output::latency;
+use crate::output::{latency, latency_line};
 
 /// Longest secret file that is read, in bytes.
 const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -113,7 +113,7 @@ pub(crate) fn stats(s: &DeliveryStats) -> Value {
         .iter()
         .map(|t| {
             let parked: serde_json::Map<_, _> =
-                t.parked.iter().map(|(reason, n)| (format!("{reason:?}"), json!(n))).collect();
+                t.parked.iter().map(|(reason, n)| (reason.to_string(), json!(n))).collect();
             json!({
                 "name": t.name, "accepted": t.accepted, "resumed": t.resumed, "delivered": t.delivered,
                 "retried": t.retried, "parked": parked, "expired": t.expired, "dropped": t.dropped,
@@ -124,7 +124,6 @@ pub(crate) fn stats(s: &DeliveryStats) -> Value {
     json!({
         "offered": s.offered, "coalesced": s.coalesced, "refused": s.refused, "taken": s.taken,
         "commits": s.commits, "commit_failures": s.commit_failures, "targets": targets,
-        "packet_to_decision_us": latency(&s.packet_to_decision_us),
         "decision_to_delivered_us": latency(&s.decision_to_delivered_us),
     })
 }
@@ -147,20 +146,6 @@ pub(crate) fn report(s: &DeliveryStats) -> String {
             t.last_error.as_ref().map(|e| format!(" (last failure: {e})")).unwrap_or_default()
         );
     }
-    for (name, h) in [
-        ("packet to decision", &s.packet_to_decision_us),
-        ("decision to delivered", &s.decision_to_delivered_us),
-    ] {
-        if !h.is_empty() {
-            let ms = |q| h.value_at_quantile(q) as f64 / 1000.0;
-            let _ = writeln!(
-                out,
-                "Latency {name}: p50 {:.1} ms, p99 {:.1} ms ({} measured)",
-                ms(0.5),
-                ms(0.99),
-                h.len()
-            );
-        }
-    }
+    out.push_str(&latency_line("decision to delivered", &s.decision_to_delivered_us));
     out
 }

@@ -221,10 +221,7 @@ impl Judge {
             self.findings.event(&event);
             if let Some(delivery) = &mut self.delivery {
                 // A full queue is counted there; nothing here waits.
-                let seen = deciding
-                    .filter(|_| self.live)
-                    .map(|tx| std::time::UNIX_EPOCH + std::time::Duration::from_nanos(tx.emitted.as_nanos()));
-                delivery.offer(event, seen);
+                delivery.offer(event);
                 self.offered += 1;
             }
         }

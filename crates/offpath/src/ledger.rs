@@ -3,13 +3,11 @@
 use offpath_capture::CaptureCounters;
 use offpath_enforce::PlannerCounters;
 use offpath_packet::DecodeCounters;
-use offpath_protocol::ProtocolCounters;
 use offpath_score::ScoreCounters;
-use offpath_stream::StreamCounters;
 use offpath_types::counters;
 use serde_json::{Map, Value, json};
 
-use crate::worker::{Worker, WorkerCounters};
+use crate::worker::{ShardCounters, Worker};
 
 counters! {
     /// What happened between parsing and output.
@@ -36,9 +34,7 @@ counters! {
 pub(crate) struct Ledger {
     pub(crate) capture: CaptureCounters,
     pub(crate) decode: DecodeCounters,
-    pub(crate) stream: StreamCounters,
-    pub(crate) protocol: ProtocolCounters,
-    pub(crate) worker: WorkerCounters,
+    pub(crate) shards: ShardCounters,
     pub(crate) pipeline: PipelineCounters,
     pub(crate) score: ScoreCounters,
     pub(crate) planner: PlannerCounters,
@@ -73,10 +69,7 @@ impl Ledger {
 
     /// Adds what a worker counted.
     pub(crate) fn add_worker(&mut self, worker: &Worker) {
-        let (stream, protocol, counters) = worker.counters();
-        self.stream.merge(&stream);
-        self.protocol.merge(&protocol);
-        self.worker.merge(&counters);
+        self.shards.merge(&worker.counters());
         self.flows_open += worker.flows_open();
         self.held_bytes += worker.held_bytes();
     }
@@ -84,16 +77,15 @@ impl Ledger {
     /// Adds what another lane's source and worker counted.
     pub(crate) fn merge_lane(&mut self, lane: &Self) {
         self.add_source(lane.capture, lane.decode);
-        self.stream.merge(&lane.stream);
-        self.protocol.merge(&lane.protocol);
-        self.worker.merge(&lane.worker);
+        self.shards.merge(&lane.shards);
         self.flows_open += lane.flows_open;
         self.held_bytes += lane.held_bytes;
     }
 
     /// Returns the equations, from the wire to the decision.
     pub(crate) fn balances(&self) -> Vec<Balance> {
-        let (d, s, p, t) = (&self.decode, &self.stream, &self.protocol, &self.pipeline);
+        let (d, t) = (&self.decode, &self.pipeline);
+        let ShardCounters { stream: s, protocol: p, facts: f, worker, .. } = &self.shards;
         let mut list = vec![
             ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
             (
@@ -128,7 +120,7 @@ impl Ledger {
             ),
             ("flows opened = closed + open now", s.flows_opened_total, s.flows_closed() + self.flows_open),
         ];
-        if self.worker.flows_poisoned_total == 0 {
+        if worker.flows_poisoned_total == 0 {
             // A poisoned flow takes with it what its parser had not counted yet.
             list.push((
                 "bytes delivered = bytes taken by parsers",
@@ -154,6 +146,13 @@ impl Ledger {
                 t.transactions_total,
             ));
         }
+        list.push((
+            "body bytes looked into = kept + over the cap + after a gap",
+            f.facts_body_bytes_total,
+            f.facts_body_bytes_kept_total
+                + f.facts_body_bytes_over_cap_total
+                + f.facts_body_bytes_after_gap_total,
+        ));
         list.push((
             "transactions parsed = complete + incomplete + halves",
             p.transactions_total,
@@ -188,8 +187,19 @@ impl Ledger {
     /// Returns the ledger as JSON: a section per stage, the equations, and `balanced`.
     pub(crate) fn to_json(&self) -> Value {
         let section = |fields: &[(&'static str, u64)]| {
-            fields.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>()
+            // What the section's name says already is left out.
+            fields
+                .iter()
+                .map(|(k, v)| (k.trim_start_matches("facts_").to_owned(), json!(v)))
+                .collect::<Map<_, _>>()
         };
+        let shards = &self.shards;
+        let anomalies: Map<_, _> = shards
+            .anomalies
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(anomaly, count)| (anomaly.name().to_owned(), json!(count)))
+            .collect();
         let balances: Vec<_> = self
             .balances()
             .iter()
@@ -198,9 +208,11 @@ impl Ledger {
         json!({
             "capture": section(&self.capture.fields()),
             "decode": section(&self.decode.fields()),
-            "stream": section(&self.stream.fields()),
-            "protocol": section(&self.protocol.fields()),
-            "worker": section(&self.worker.fields()),
+            "stream": section(&shards.stream.fields()),
+            "protocol": section(&shards.protocol.fields()),
+            "facts": section(&shards.facts.fields()),
+            "anomalies": anomalies,
+            "worker": section(&shards.worker.fields()),
             "pipeline": section(&self.pipeline.fields()),
             "score": section(&self.score.fields()),
             "enforce": section(&self.planner.fields()),

@@ -191,6 +191,7 @@ fn finish(
     }
     if !output.quiet {
         let mut text = judge.findings.render(&ledger, &judge.scorer().summary(), problems);
+        text.push_str(&output::latency_line("packet to decision", &judge.detection_us));
         if let Some(delivery) = judge.delivery() {
             text.push_str(&delivery::report(&delivery.stats()));
         }

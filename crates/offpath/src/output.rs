@@ -58,6 +58,15 @@ fn stats(ledger: &Ledger, judge: &mut Judge) -> Value {
     value
 }
 
+/// Returns a latency as a line of the report; empty where nothing was recorded.
+pub(crate) fn latency_line(name: &str, h: &Histogram<u64>) -> String {
+    if h.is_empty() {
+        return String::new();
+    }
+    let ms = |q| h.value_at_quantile(q) as f64 / 1000.0;
+    format!("Latency {name}: p50 {:.1} ms, p99 {:.1} ms ({} measured)\n", ms(0.5), ms(0.99), h.len())
+}
+
 /// Returns the quantiles of a histogram in µs; null where nothing was recorded.
 pub(crate) fn latency(h: &Histogram<u64>) -> Value {
     if h.is_empty() {

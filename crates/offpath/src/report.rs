@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-use offpath_enforce::Event;
+use offpath_enforce::{Event, rfc3339};
 use offpath_score::ScoreSummary;
 use offpath_types::{Action, Decision, EntityKey, EntityKind, LoginOutcome, Timestamp, Transaction, Verdict};
 
 use crate::ledger::Ledger;
-use crate::timefmt::TimeFormat;
 
 /// Decisions that the report lists.
 const DECISIONS_SHOWN: usize = 12;
@@ -149,12 +148,7 @@ impl Findings {
         let span = self.last.nanos_since(first) as f64 / 1e9;
         writeln!(out, "Offpath report")?;
         if self.transactions > 0 {
-            writeln!(
-                out,
-                "  packet time      {} to {} ({span:.1} s)",
-                TimeFormat::text(first),
-                TimeFormat::text(self.last)
-            )?;
+            writeln!(out, "  packet time      {} to {} ({span:.1} s)", rfc3339(first), rfc3339(self.last))?;
         }
         writeln!(
             out,
@@ -231,8 +225,15 @@ impl Findings {
         }
         writeln!(out, "\nEntities rated highest{:>30} {:>9} {:>9}", "confidence", "rated 90", "requests")?;
         for e in summary.entities.iter().take(ROWS_SHOWN) {
-            let text = format!("{} {}", e.kind.name(), entity_text(&e.key));
-            writeln!(out, "  {:<42} {:>7} {:>9} {:>9}", text, e.confidence, e.confident, e.requests)?;
+            let text = format!("{} {}", e.kind.name(), e.text);
+            writeln!(
+                out,
+                "  {:<42} {:>7} {:>9} {:>9}",
+                shorten(&text, 42),
+                e.confidence,
+                e.confident,
+                e.requests
+            )?;
         }
         Ok(())
     }
@@ -315,13 +316,4 @@ fn number(value: f64) -> String {
 fn shorten(text: &str, max: usize) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if clean.chars().count() <= max { clean } else { clean.chars().take(max - 1).chain(['…']).collect() }
-}
-
-fn entity_text(key: &EntityKey) -> String {
-    match key {
-        EntityKey::Ip(host) => host.to_string(),
-        EntityKey::Prefix(host) => format!("{host}/{}", host.prefix_len()),
-        EntityKey::Session(hash) | EntityKey::User(hash) => hash.to_string(),
-        EntityKey::Fingerprint(print) | EntityKey::Endpoint(print) => format!("{print:016x}"),
-    }
 }

@@ -48,13 +48,6 @@ impl TimeFormat {
         push_padded(nanos % 1_000_000_000 / 1000, 6, out);
         out.extend_from_slice(b"+0000");
     }
-
-    /// Returns the RFC 3339 text.
-    pub(crate) fn text(time: Timestamp) -> String {
-        let mut out = Vec::with_capacity(30);
-        Self::new().push(time, &mut out);
-        String::from_utf8_lossy(&out).into_owned()
-    }
 }
 
 fn push_padded(value: u64, width: usize, out: &mut Vec<u8>) {

@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use offpath_packet::TcpSegment;
-use offpath_protocol::{Http, ProtocolConfig, ProtocolCounters, Session};
+use offpath_protocol::facts::FactsCounters;
+use offpath_protocol::{AnomalyCounts, Http, ProtocolConfig, ProtocolCounters, Session};
 use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
 use offpath_types::{Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction, counters};
 
@@ -34,6 +35,27 @@ counters! {
     pub struct WorkerCounters {
         /// Flows whose parser panicked; the flow was closed, the worker lives on.
         flows_poisoned_total,
+    }
+}
+
+/// What shards counted, summed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShardCounters {
+    pub(crate) stream: StreamCounters,
+    pub(crate) protocol: ProtocolCounters,
+    pub(crate) facts: FactsCounters,
+    pub(crate) anomalies: AnomalyCounts,
+    pub(crate) worker: WorkerCounters,
+}
+
+impl ShardCounters {
+    /// Adds the counts of `other`.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.stream.merge(&other.stream);
+        self.protocol.merge(&other.protocol);
+        self.facts.merge(&other.facts);
+        self.anomalies.merge(&other.anomalies);
+        self.worker.merge(&other.worker);
     }
 }
 
@@ -128,15 +150,16 @@ impl Worker {
     }
 
     /// Sums the counters of the shards.
-    pub(crate) fn counters(&self) -> (StreamCounters, ProtocolCounters, WorkerCounters) {
-        let (mut stream, mut protocol) = (StreamCounters::default(), ProtocolCounters::default());
-        let mut worker = WorkerCounters::default();
-        for shard in &self.shards {
-            stream.merge(shard.table.counters());
-            protocol.merge(shard.sink.http.counters());
-            worker.merge(&shard.sink.counters);
+    pub(crate) fn counters(&self) -> ShardCounters {
+        let mut sum = ShardCounters::default();
+        for Shard { table, sink } in &self.shards {
+            sum.stream.merge(table.counters());
+            sum.protocol.merge(sink.http.counters());
+            sum.facts.merge(sink.http.facts().counters());
+            sum.anomalies.merge(sink.http.anomaly_counts());
+            sum.worker.merge(&sink.counters);
         }
-        (stream, protocol, worker)
+        sum
     }
 
     /// Bytes that reassembly holds behind holes now.
@@ -169,12 +192,18 @@ struct Sink {
 }
 
 impl Sink {
-    /// Runs `work` so that a panic costs this flow its parser and nothing else: its further bytes are bypassed.
-    fn contain(&mut self, state: &mut Option<Session>, work: impl FnOnce(&mut Self, &mut Session)) {
+    /// Runs `work` so that a panic costs its flow the parser and nothing else: `None`, and the flow is counted.
+    fn contain<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| work(self))).ok();
+        self.counters.flows_poisoned_total += u64::from(done.is_none());
+        done
+    }
+
+    /// The same for work on a flow's session, where it still has one; after a panic further bytes are bypassed.
+    fn contain_in(&mut self, state: &mut Option<Session>, work: impl FnOnce(&mut Self, &mut Session)) {
         let Some(session) = state else { return };
-        if catch_unwind(AssertUnwindSafe(|| work(self, session))).is_err() {
+        if self.contain(|sink| work(sink, session)).is_none() {
             *state = None;
-            self.counters.flows_poisoned_total += 1;
         }
     }
 }
@@ -183,7 +212,7 @@ impl StreamSink for Sink {
     type Flow = Option<Session>;
 
     fn open(&mut self, flow: &FlowInfo) -> Self::Flow {
-        Some(self.http.open(flow))
+        self.contain(|sink| sink.http.open(flow))
     }
 
     fn chunk(
@@ -194,13 +223,13 @@ impl StreamSink for Sink {
         chunk: Chunk<'_>,
         now: Timestamp,
     ) {
-        self.contain(state, |sink, session| {
+        self.contain_in(state, |sink, session| {
             sink.http.chunk(session, flow, direction, chunk, now, &mut sink.out);
         });
     }
 
     fn overlap_conflict(&mut self, state: &mut Self::Flow, _flow: &FlowInfo, direction: Direction) {
-        self.contain(state, |sink, session| sink.http.overlap_conflict(session, direction));
+        self.contain_in(state, |sink, session| sink.http.overlap_conflict(session, direction));
     }
 
     fn wants(&self, state: &Self::Flow, direction: Direction) -> bool {
@@ -209,9 +238,7 @@ impl StreamSink for Sink {
 
     fn close(&mut self, mut state: Self::Flow, flow: &FlowInfo, now: Timestamp) {
         if let Some(session) = state.take() {
-            let closed =
-                catch_unwind(AssertUnwindSafe(|| self.http.close(session, flow, now, &mut self.out)));
-            self.counters.flows_poisoned_total += u64::from(closed.is_err());
+            self.contain(|sink| sink.http.close(session, flow, now, &mut sink.out));
         }
     }
 }
@@ -236,10 +263,10 @@ mod tests {
 
         let (mut sick, mut sound) = (sink.open(&flow), sink.open(&flow));
         assert!(sink.wants(&sick, Direction::ToServer));
-        sink.contain(&mut sick, |_, _| panic!("as the test wants it"));
+        sink.contain_in(&mut sick, |_, _| panic!("as the test wants it"));
         assert!(sick.is_none());
         assert!(!sink.wants(&sick, Direction::ToServer), "the rest is bypassed");
-        sink.contain(&mut sick, |_, _| unreachable!("it has no parser any more"));
+        sink.contain_in(&mut sick, |_, _| unreachable!("it has no parser any more"));
         sink.close(sick, &flow, opened);
         assert_eq!((sink.counters.flows_poisoned_total, sink.out.len()), (1, 0));
 

@@ -56,8 +56,7 @@ must(undone == "200", f"after undoing the block the address gets {undone}")
 stats = json.load(open(f"{folder}/stats.json"))
 must(stats["balanced"], "the sensor's ledger balances")
 must(stats["capture"]["kernel_dropped"] == 0, "no frame dropped by the kernel")
-delivery = stats["delivery"]
-detect, deliver = delivery["packet_to_decision_us"], delivery["decision_to_delivered_us"]
+detect, deliver = stats["latency"]["packet_to_decision_us"], stats["delivery"]["decision_to_delivered_us"]
 print(f"      packet to decision p50 {detect['p50'] / 1000:.1f} ms, p99 {detect['p99'] / 1000:.1f} ms; "
       f"decision to applied in HAProxy and answered p50 {deliver['p50'] / 1000:.1f} ms, p99 {deliver['p99'] / 1000:.1f} ms")
 arrivals = lines("arrivals.jsonl")

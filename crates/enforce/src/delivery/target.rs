@@ -242,7 +242,7 @@ impl Lane {
             s.pending = s.pending.saturating_sub(1);
             s.last_error = Some(cause.clone());
         });
-        self.end(row, Some(format!("{}: {cause}", reason.name())));
+        self.end(row, Some(format!("{reason}: {cause}")));
     }
 
     fn end(&mut self, row: Row, parked: Option<String>) {

@@ -166,7 +166,7 @@ fn how_each_answer_ends() {
     for (name, answers, delivered, retried, parked) in rows {
         let place = Place::new(answers);
         let delivery = Delivery::start(config(vec![target("t", &place.url)])).unwrap();
-        assert!(delivery.offer(block("d1", "192.0.2.1"), None), "{name}");
+        assert!(delivery.offer(block("d1", "192.0.2.1")), "{name}");
         assert!(delivery.drain(SOON), "{name}");
         let stats = delivery.stop();
         let t = &stats.targets[0];
@@ -183,13 +183,13 @@ fn how_each_answer_ends() {
 fn retry_after_is_honoured_up_to_the_longest_wait() {
     let place = Place::new(&[Answer::RetryAfter(429, "3600"), Answer::Status(200)]);
     let delivery = Delivery::start(config(vec![target("t", &place.url)])).unwrap();
-    delivery.offer(block("d1", "192.0.2.1"), None);
+    delivery.offer(block("d1", "192.0.2.1"));
     let start = clock::instant();
     while delivery.stats().targets[0].retried < 1 {
         assert!(start.elapsed() < SOON);
         std::thread::sleep(Duration::from_millis(1));
     }
-    delivery.offer(block("d2", "192.0.2.2"), None);
+    delivery.offer(block("d2", "192.0.2.2"));
     assert!(delivery.drain(SOON));
     let times: Vec<Instant> = place.fake.seen.lock().unwrap().iter().map(|s| s.2).collect();
     assert!(times[1] - times[0] >= Duration::from_millis(55), "the whole target waits: {times:?}");
@@ -204,7 +204,7 @@ fn a_hanging_target_delays_no_other_and_no_caller() {
     let delivery = Delivery::start(config(vec![slow, target("good", &good.url)])).unwrap();
     let start = clock::instant();
     for n in 0..100 {
-        assert!(delivery.offer(block(&format!("d{n}"), &format!("192.0.2.{n}")), None));
+        assert!(delivery.offer(block(&format!("d{n}"), &format!("192.0.2.{n}"))));
     }
     // The hanging target would hold a caller that waits for a minute.
     assert!(start.elapsed() < Duration::from_secs(5), "offering does not wait");
@@ -233,7 +233,7 @@ fn timeouts_and_closed_ports_are_tried_again() {
     let mut late = target("late", &place.url);
     late.timeout_ms = 40;
     let delivery = Delivery::start(config(vec![target("closed", &closed), late])).unwrap();
-    delivery.offer(block("d1", "192.0.2.1"), None);
+    delivery.offer(block("d1", "192.0.2.1"));
     place.wait_for(2);
     let start = clock::instant();
     while delivery.stats().targets[0].retried < 2 || delivery.stats().targets[1].delivered < 1 {
@@ -252,7 +252,7 @@ fn what_is_too_old_is_parked_or_dropped() {
     let mut c = config(vec![target("t", &place.url)]);
     c.retry.give_up_after_secs = 0;
     let delivery = Delivery::start(c).unwrap();
-    delivery.offer(block("d1", "192.0.2.1"), None);
+    delivery.offer(block("d1", "192.0.2.1"));
     assert!(delivery.drain(SOON));
     let stats = delivery.stop();
     assert_eq!(stats.targets[0].parked, BTreeMap::from([(ParkReason::GaveUp, 1)]));
@@ -261,7 +261,7 @@ fn what_is_too_old_is_parked_or_dropped() {
         d.ttl_secs = 0;
     }
     let delivery = Delivery::start(config(vec![target("t", &place.url)])).unwrap();
-    delivery.offer(late, None);
+    delivery.offer(late);
     assert!(delivery.drain(SOON));
     let stats = delivery.stop();
     assert_eq!((stats.targets[0].expired, stats.targets[0].delivered), (1, 0));
@@ -279,7 +279,7 @@ fn one_match_keeps_its_order_while_others_overtake() {
         ("a3", Action::Block, "192.0.2.1"),
         ("b1", Action::Block, "192.0.2.2"),
     ] {
-        delivery.offer(decision(id, action, ip), None);
+        delivery.offer(decision(id, action, ip));
     }
     assert!(delivery.drain(SOON));
     let ids = place.ids();
@@ -338,10 +338,10 @@ fn a_full_queue_keeps_the_latest_per_match() {
     c.queue_max = 2;
     let mut delivery = Delivery::start(c).unwrap();
     delivery.shut_down();
-    assert!(delivery.offer(block("a1", "192.0.2.1"), None));
-    assert!(delivery.offer(block("b1", "192.0.2.2"), None));
-    assert!(!delivery.offer(block("c1", "192.0.2.3"), None), "full");
-    assert!(delivery.offer(decision("a2", Action::Unblock, "192.0.2.1"), None), "replaces");
+    assert!(delivery.offer(block("a1", "192.0.2.1")));
+    assert!(delivery.offer(block("b1", "192.0.2.2")));
+    assert!(!delivery.offer(block("c1", "192.0.2.3")), "full");
+    assert!(delivery.offer(decision("a2", Action::Unblock, "192.0.2.1")), "replaces");
     let seen: Vec<String> = delivery.shared.intake().events.iter().map(|o| o.event.id().to_owned()).collect();
     assert_eq!(seen, ["a2", "b1"]);
     let stats = delivery.stats();
@@ -361,7 +361,7 @@ fn memory_is_bounded_and_the_disk_takes_the_rest() {
         c.outbox_path = durable.then(|| dir.path().join("outbox"));
         let delivery = Delivery::start(c).unwrap();
         for n in 0..100 {
-            delivery.offer(block(&format!("d{n:03}"), &format!("192.0.2.{n}")), None);
+            delivery.offer(block(&format!("d{n:03}"), &format!("192.0.2.{n}")));
         }
         assert!(delivery.drain(SOON));
         let stats = delivery.stop();
@@ -418,7 +418,7 @@ fn an_outbox_that_cannot_be_written_loses_only_what_was_to_wait_there() {
     let mut delivery = Delivery::start(c).unwrap();
     delivery.shut_down();
     for n in 0..5 {
-        delivery.offer(block(&format!("d{n}"), &format!("192.0.2.{n}")), None);
+        delivery.offer(block(&format!("d{n}"), &format!("192.0.2.{n}")));
     }
     failing.store(true, Ordering::SeqCst);
     // The threads have ended; the stop is still set, so that the pump does one round.
@@ -454,7 +454,7 @@ fn an_outbox_resumes_after_the_process_is_gone() {
     c.outbox_path = Some(path.clone());
     let delivery = Delivery::start(c.clone()).unwrap();
     for n in 0..20 {
-        delivery.offer(block(&format!("d{n:02}"), &format!("192.0.2.{n}")), None);
+        delivery.offer(block(&format!("d{n:02}"), &format!("192.0.2.{n}")));
     }
     assert!(!delivery.drain(Duration::from_millis(50)));
     let stats = delivery.stop();
@@ -487,7 +487,7 @@ fn child_for_kill_9() {
     c.outbox_path = Some((&path).into());
     let delivery = Delivery::start(c).unwrap();
     for n in 0..50 {
-        delivery.offer(block(&format!("d{n:02}"), &format!("192.0.2.{n}")), None);
+        delivery.offer(block(&format!("d{n:02}"), &format!("192.0.2.{n}")));
     }
     while delivery.kept() < 50 {
         std::thread::sleep(Duration::from_millis(1));
