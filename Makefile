@@ -77,6 +77,11 @@ golden: setup ## replay every golden capture with 1, 2 and 4 workers and compare
 golden-update: setup ## rewrite the expected files of the golden captures, for review
 	OFFPATH_UPDATE_GOLDEN=1 $(CARGO) test --locked -p offpath --test e2e golden
 
+.PHONY: tunnels-tshark
+tunnels-tshark: ## have tshark confirm the golden captures of tunnels
+	$(call need,tshark python3)
+	crates/testkit/lab/confirm-tunnels.py captures
+
 .PHONY: lab
 lab: setup-lab build ## closed loop in network namespaces: mirror, attack, block, proof (needs root)
 	$(SUDO) crates/testkit/lab/lab.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))

@@ -11,7 +11,7 @@ fn transaction(who: u32, secs: u64, endpoint: u64) -> Transaction {
     let server = Peer { host: Host::from_v4([10, 9, 9, 9]), port: 80 };
     let (key, client_side) = FlowKey::new(Peer { host, port: 40_000 }, server, TunnelId(0));
     let at = Timestamp::from_parts(1_700_000_040 + secs, 0);
-    let flow = FlowInfo { key, client_side, opened: at, midstream: false };
+    let flow = FlowInfo { key, client_side, opened: at, midstream: false, envelope: Default::default() };
     let mut tx = Transaction::new(flow, u64::from(who), 0, at);
     tx.fingerprint = u64::from(who % 40) + 1;
     tx.endpoint_hash = endpoint;

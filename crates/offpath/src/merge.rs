@@ -252,8 +252,12 @@ mod tests {
         let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
         let (key, client_side) = FlowKey::new(peer(1, port), peer(2, 80), TunnelId(0));
         let opened = Timestamp::from_nanos(1);
-        let mut tx =
-            Transaction::new(FlowInfo { key, client_side, opened, midstream: false }, 1, index, opened);
+        let mut tx = Transaction::new(
+            FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() },
+            1,
+            index,
+            opened,
+        );
         tx.emitted = Timestamp::from_nanos(emitted);
         tx
     }

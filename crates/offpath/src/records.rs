@@ -3,7 +3,7 @@
 //! A transaction record is written in two steps, because they happen in two threads: the *head* (everything that is
 //! known when the transaction is complete) by the worker, the *tail* (confidence, signals, login outcome) by scoring.
 
-use offpath_types::{EntityKind, Host, HttpVersion, Span, Transaction, Verdict};
+use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Span, Transaction, Verdict};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::args::Format;
@@ -72,7 +72,9 @@ impl RecordWriter {
         push_number(u64::from(server.port), out);
         out.extend_from_slice(b"},\"network\":{\"transport\":\"tcp\",\"community_id\":\"");
         push_community_id(&tx.community_id, out);
-        out.extend_from_slice(b"\"},\"http\":{\"version\":\"");
+        out.push(b'"');
+        push_vlans(tx.flow.envelope, out);
+        out.extend_from_slice(b"},\"http\":{\"version\":\"");
         out.extend_from_slice(tx.version.name().as_bytes());
         out.push(b'"');
         if tx.has_request() {
@@ -126,7 +128,17 @@ impl RecordWriter {
         push_number(u64::from(server.port), out);
         out.extend_from_slice(b",\"proto\":\"TCP\",\"community_id\":\"");
         push_community_id(&tx.community_id, out);
-        out.extend_from_slice(b"\",\"tx_id\":");
+        out.push(b'"');
+        if let Some(vlan) = tx.flow.envelope.vlan() {
+            out.extend_from_slice(b",\"vlan\":[");
+            push_number(u64::from(vlan), out);
+            if let Some(inner) = tx.flow.envelope.vlan_inner() {
+                out.push(b',');
+                push_number(u64::from(inner), out);
+            }
+            out.push(b']');
+        }
+        out.extend_from_slice(b",\"tx_id\":");
         push_number(u64::from(tx.index), out);
         out.extend_from_slice(b",\"http\":{\"protocol\":\"");
         out.extend_from_slice(match tx.version {
@@ -197,6 +209,29 @@ fn push_offpath(tx: &Transaction, out: &mut Vec<u8>) {
     if tx.interim_responses > 0 {
         out.extend_from_slice(b",\"interim_responses\":");
         push_number(u64::from(tx.interim_responses), out);
+    }
+    if let Some((kind, id)) = tx.flow.envelope.tunnel() {
+        out.extend_from_slice(b",\"tunnel\":{\"type\":\"");
+        out.extend_from_slice(kind.name().as_bytes());
+        out.push(b'"');
+        if let Some(id) = id {
+            out.extend_from_slice(b",\"id\":");
+            push_number(u64::from(id), out);
+        }
+        out.push(b'}');
+    }
+}
+
+/// Appends `vlan.id` and `inner.vlan.id`, which ECS has as text, to the open object of `network`.
+fn push_vlans(envelope: Envelope, out: &mut Vec<u8>) {
+    let Some(vlan) = envelope.vlan() else { return };
+    out.extend_from_slice(b",\"vlan\":{\"id\":\"");
+    push_number(u64::from(vlan), out);
+    out.extend_from_slice(b"\"}");
+    if let Some(inner) = envelope.vlan_inner() {
+        out.extend_from_slice(b",\"inner\":{\"vlan\":{\"id\":\"");
+        push_number(u64::from(inner), out);
+        out.extend_from_slice(b"\"}}");
     }
 }
 
@@ -324,8 +359,12 @@ mod tests {
         let server = Peer { host: Host::from_v4([198, 51, 100, 1]), port: 8080 };
         let (key, client_side) = FlowKey::new(client, server, TunnelId(0));
         let opened = Timestamp::from_parts(1_700_000_000, 5);
-        let mut tx =
-            Transaction::new(FlowInfo { key, client_side, opened, midstream: false }, 0xabc, 3, opened);
+        let mut tx = Transaction::new(
+            FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() },
+            0xabc,
+            3,
+            opened,
+        );
         tx.method = tx.text.push(b"POST");
         tx.target = tx.text.push(b"/log\"in?x=\xff\n");
         tx.path = tx.text.push(b"/login");

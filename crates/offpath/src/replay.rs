@@ -11,7 +11,7 @@ use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use offpath_capture::{CaptureCounters, FileOptions, FileSource, PacketSource, Polled};
 use offpath_packet::{DecodeCounters, Decoder, Outcome, SeqNum, TcpFlags, TcpSegment};
-use offpath_types::{FlowKey, Side, Timestamp};
+use offpath_types::{Envelope, FlowKey, Side, Timestamp};
 
 use crate::args::{Format, ReplayArgs};
 use crate::config::Config;
@@ -138,6 +138,7 @@ struct SegmentMeta {
     flags: TcpFlags,
     window: u16,
     payload_len: u32,
+    envelope: Envelope,
     start: u32,
     len: u32,
 }
@@ -167,6 +168,7 @@ impl SegmentBatch {
             flags: segment.flags,
             window: segment.window,
             payload_len: segment.payload_len,
+            envelope: segment.envelope,
             start,
             len: segment.payload.len() as u32,
         });
@@ -185,6 +187,7 @@ impl SegmentBatch {
                 flags: m.flags,
                 window: m.window,
                 payload_len: m.payload_len,
+                envelope: m.envelope,
                 payload,
             };
             (m.hash, segment)

@@ -256,7 +256,7 @@ mod tests {
         let peer = |last, port| Peer { host: Host::from_v4([192, 0, 2, last]), port };
         let (key, client_side) = FlowKey::new(peer(1, 50_000), peer(2, 80), TunnelId(0));
         let opened = Timestamp::from_parts(1_000, 0);
-        let flow = FlowInfo { key, client_side, opened, midstream: false };
+        let flow = FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() };
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let request = Chunk::Data { bytes, offset: 0, peer_acked: None, seen: opened };
         let sink = &mut shard.sink;

@@ -22,6 +22,9 @@ pub struct DecoderLimits {
     /// one connection differently (ingress and egress VLAN of a router, one tag missing), which would
     /// split every flow in two. Turn it on where address plans overlap between VLANs.
     pub vlan_in_key: bool,
+    /// Whether ERSPAN session ids are part of the flow key. Off by default: switches often use one session
+    /// per direction or port. Turn it on where each session mirrors a network of its own.
+    pub erspan_in_key: bool,
 }
 
 impl Default for DecoderLimits {
@@ -32,6 +35,7 @@ impl Default for DecoderLimits {
             defrag_datagrams_max: 4096,
             defrag_timeout_secs: 30,
             vlan_in_key: false,
+            erspan_in_key: false,
         }
     }
 }
@@ -76,6 +80,7 @@ impl Decoder {
             time: frame.time,
             depth_max: self.limits.tunnel_depth_max,
             vlan_in_key: self.limits.vlan_in_key,
+            erspan_in_key: self.limits.erspan_in_key,
         };
         let leaf = match first_layer(frame.link) {
             Ok(next) => walk(&context, Cursor::new(frame.bytes, frame.wire_len), next),

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use offpath_types::Timestamp;
+use offpath_types::{Envelope, Timestamp};
 
 use crate::walk::{Cursor, Ends, Fragment, FragmentKey, Next};
 use crate::{DecodeCounters, DecodeError, DecoderLimits, LengthSource};
@@ -83,6 +83,7 @@ struct Surroundings {
     tunnel: u64,
     depth: u8,
     tags: u8,
+    envelope: Envelope,
 }
 
 impl Whole {
@@ -103,6 +104,7 @@ impl Whole {
             tunnel: key.tunnel,
             depth: fragment.cursor.depth,
             tags: fragment.cursor.tags,
+            envelope: fragment.cursor.envelope,
         };
         Self { bytes, surroundings: Some(surroundings) }
     }
@@ -117,6 +119,7 @@ impl Whole {
             tunnel: s.tunnel,
             depth: s.depth,
             tags: s.tags,
+            envelope: s.envelope,
         };
         let ends = if s.v6 { Ends::V6(&s.ends) } else { Ends::V4(s.ends.first_chunk()?) };
         Some((cursor, Next::Transport { number: s.next_number, ends }))

@@ -17,6 +17,7 @@ pub fn fuzz_decode_frame(data: &[u8]) {
         defrag_datagrams_max: 4,
         defrag_timeout_secs: 5,
         vlan_in_key: true,
+        erspan_in_key: true,
     };
 
     let Some((first, mut rest)) = data.split_first() else { return };

@@ -6,7 +6,7 @@
 
 use etherparse::err::{ipv4, ipv6, tcp};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
-use offpath_types::{FlowKey, Peer, TunnelId};
+use offpath_types::{FlowKey, Peer, TunnelId, TunnelKind};
 
 use crate::walk::{Context, Cursor, Ends, Next, Step, Stop};
 use crate::{DecodeError, Layer, LengthSource, SeqNum, TcpFlags, TcpSegment, tunnel};
@@ -102,18 +102,28 @@ pub(crate) fn transport<'b>(context: &Context, c: &mut Cursor<'b>, number: u8, e
             c.skip(usize::from(units) * 4 + 6, Layer::IpExtension)?;
             Ok(Next::Transport { number: next, ends })
         }
-        4 => c.enter(context).map(|()| Next::Ipv4).map_err(Stop::from),
-        41 => c.enter(context).map(|()| Next::Ipv6).map_err(Stop::from),
+        4 => ip_in_ip(context, c, Next::Ipv4),
+        41 => ip_in_ip(context, c, Next::Ipv6),
         47 => tunnel::gre(context, c),
         97 => tunnel::ether_ip(context, c),
         // MPLS in IP (RFC 4023), Ethernet in IPv6 (RFC 8986).
         137 => c.enter(context).map(|()| Next::Mpls).map_err(Stop::from),
-        143 => c.enter(context).map(|()| Next::Ethernet).map_err(Stop::from),
+        143 => {
+            c.enter(context)?;
+            c.note(TunnelKind::EtherIp, None);
+            Ok(Next::Ethernet)
+        }
         17 => tunnel::udp(context, c),
         // The packet that an ICMP error quotes was seen, or will be, as itself.
         1 | 58 => Err(Stop::Icmp),
         _ => Err(Stop::IpOther),
     }
+}
+
+fn ip_in_ip<'b>(context: &Context, c: &mut Cursor<'b>, next: Next<'b>) -> Step<'b> {
+    c.enter(context)?;
+    c.note(TunnelKind::IpInIp, None);
+    Ok(next)
 }
 
 #[inline]
@@ -145,6 +155,7 @@ pub(crate) fn tcp<'b>(
         // etherparse checked that the header is whole, so neither can be short.
         payload: c.bytes.get(header_len..).unwrap_or_default(),
         payload_len: wire_len - header_len as u32,
+        envelope: c.envelope,
     })
 }
 

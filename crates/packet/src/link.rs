@@ -3,6 +3,8 @@
 //! Sources: IEEE 802.3 and 802.1Q, RFC 1042 (SNAP), RFC 1661/1662 (PPP), RFC 2516 (PPPoE),
 //! <https://www.tcpdump.org/linktypes.html>.
 
+use offpath_types::TunnelKind;
+
 use crate::walk::{Context, Cursor, IdKind, Next, Step, Stop};
 use crate::{Layer, LengthSource};
 
@@ -34,6 +36,7 @@ pub(crate) fn ether_type<'b>(context: &Context, c: &mut Cursor<'b>, number: u16)
             let tag = c.take::<4>(Layer::Vlan)?;
             let vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff;
             // VLAN 0 is a priority tag: no VLAN (IEEE 802.1Q §9.6).
+            c.envelope = c.envelope.with_vlan(vlan);
             if context.vlan_in_key && vlan != 0 {
                 c.identify(IdKind::Vlan, u32::from(vlan));
             }
@@ -45,6 +48,7 @@ pub(crate) fn ether_type<'b>(context: &Context, c: &mut Cursor<'b>, number: u16)
         // Cisco FabricPath: a tag of 2 bytes, then the tunnelled frame.
         0x8903 => {
             c.enter(context)?;
+            c.note(TunnelKind::FabricPath, None);
             c.skip(2, Layer::Ethernet)?;
             Ok(Next::Ethernet)
         }
@@ -108,6 +112,7 @@ fn pppoe<'b>(c: &mut Cursor<'b>) -> Step<'b> {
     if header[0] != 0x11 || header[1] != 0 {
         return Err(Stop::NonIp);
     }
+    c.note(TunnelKind::Pppoe, Some(u32::from(u16::from_be_bytes([header[2], header[3]]))));
     c.bound_to(usize::from(u16::from_be_bytes([header[4], header[5]])), LengthSource::Pppoe);
     Ok(Next::Ppp)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use offpath_types::{FlowKey, Side, Timestamp};
+use offpath_types::{Envelope, FlowKey, Side, Timestamp};
 
 /// A position in TCP sequence space.
 // Not `Ord`: sequence numbers have no total order (RFC 9293 §3.4); reassembly turns them into offsets.
@@ -119,6 +119,8 @@ pub struct TcpSegment<'a> {
     /// Payload bytes that the IP header announces; more than `payload.len()` where a snap length or a
     /// truncating mirror cut the frame, never less.
     pub payload_len: u32,
+    /// VLAN tags and tunnel that the segment came in.
+    pub envelope: Envelope,
 }
 
 #[cfg(test)]

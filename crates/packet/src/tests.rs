@@ -1,6 +1,6 @@
 //! Every envelope by itself and nested, cut at every length; fragments; random bytes.
 
-use offpath_types::{FlowKey, Frame, LinkType, Side, Timestamp};
+use offpath_types::{Envelope, FlowKey, Frame, LinkType, Side, Timestamp, TunnelKind};
 use proptest::prelude::*;
 
 use crate::testing::*;
@@ -342,6 +342,70 @@ fn envelopes() -> Vec<(&'static str, LinkType, Vec<u8>, u64)> {
     let id = tunnel_id(&nested);
     rows.push(("nested", Ethernet, nested, id));
     rows
+}
+
+fn envelope(limits: DecoderLimits, link: LinkType, bytes: &[u8]) -> (Envelope, u64) {
+    match Decoder::new(limits).decode(&frame(link, bytes)) {
+        Outcome::Tcp(segment) => (segment.envelope, segment.key.tunnel().0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tags_and_the_innermost_tunnel_are_noted() {
+    use TunnelKind::*;
+    type Row = (&'static str, Option<u16>, Option<u16>, Option<(TunnelKind, Option<u32>)>);
+    let want: &[Row] = &[
+        ("ethernet v4", None, None, None),
+        ("vlan", Some(42), None, None),
+        ("qinq", Some(42), Some(43), None),
+        ("five tags", Some(1), Some(5), None),
+        ("sll vlan", Some(7), None, None),
+        ("mpls three labels v6", None, None, Some((Mpls, Some(18)))),
+        ("mpls control word", None, None, Some((Mpls, Some(16)))),
+        ("pppoe", None, None, Some((Pppoe, Some(5)))),
+        ("6in4", None, None, Some((IpInIp, None))),
+        ("etherip", None, None, Some((EtherIp, None))),
+        ("ethernet in ipv6", None, None, Some((EtherIp, None))),
+        ("gre", None, None, Some((Gre, None))),
+        ("gre checksum key sequence", None, None, Some((Gre, Some(99)))),
+        ("pptp", None, None, Some((Pptp, Some(5)))),
+        ("erspan 1", None, None, Some((Erspan, None))),
+        ("erspan 2", Some(10), None, Some((Erspan, Some(100)))),
+        ("erspan 3 subheader", Some(10), None, Some((Erspan, Some(100)))),
+        ("erspan 3 bare ip", Some(10), None, Some((Erspan, Some(100)))),
+        ("fabricpath", None, None, Some((FabricPath, None))),
+        ("vxlan", None, None, Some((Vxlan, Some(4242)))),
+        ("vxlan-gpe nsh", None, None, Some((Nsh, Some(1)))),
+        ("geneve options ethernet", None, None, Some((Geneve, Some(77)))),
+        ("gtp-u", None, None, Some((GtpU, Some(9)))),
+        ("teredo with authentication and origin", None, None, Some((Teredo, None))),
+        ("nested", Some(9), None, Some((IpInIp, None))),
+    ];
+    let rows = envelopes();
+    for (name, vlan, inner, tunnel) in want {
+        let (_, link, bytes, _) = rows.iter().find(|row| row.0 == *name).unwrap();
+        let (got, _) = envelope(DecoderLimits::default(), *link, bytes);
+        assert_eq!((got.vlan(), got.vlan_inner(), got.tunnel()), (*vlan, *inner, *tunnel), "{name}");
+    }
+    // A tag that the mirrored frame kept counts instead of what ERSPAN's header says.
+    let tagged = eth(0x8100, &cat(&[&[0, 42, 8, 0], &ip4(6, &tcp(HELLO))]));
+    let bytes = over_gre(&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 42, 0, 100, 0, 0, 0, 7], &tagged);
+    let (got, _) = envelope(DecoderLimits::default(), LinkType::Ethernet, &bytes);
+    assert_eq!((got.vlan(), got.vlan_inner()), (Some(42), None));
+}
+
+#[test]
+fn erspan_sessions_part_flows_only_when_asked_to() {
+    let session = |low| {
+        let header = [0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 42, 0xfc, low, 0, 0, 0, 7];
+        over_gre(&header, &eth_tcp())
+    };
+    for (erspan_in_key, want) in [(false, [0, 0]), (true, [(4 << 32) | 1, (4 << 32) | 2])] {
+        let limits = DecoderLimits { erspan_in_key, ..DecoderLimits::default() };
+        let got = [1, 2].map(|low| envelope(limits, LinkType::Ethernet, &session(low)).1);
+        assert_eq!(got, want, "{erspan_in_key}");
+    }
 }
 
 fn tunnel_id(bytes: &[u8]) -> u64 {

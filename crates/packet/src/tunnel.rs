@@ -7,8 +7,10 @@
 //! A UDP port is only a hint: a payload that does not look like the port's tunnel is left as UDP. Once the
 //! tunnel header is accepted, what is wrong inside it is an error like anywhere else.
 
+use offpath_types::TunnelKind;
+
 use crate::walk::{Context, Cursor, IdKind, Next, Step, Stop};
-use crate::{Layer, LengthSource};
+use crate::{Layer, LengthSource, link};
 
 const fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
@@ -20,6 +22,7 @@ pub(crate) fn mpls<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         c.enter_tag(context)?;
         let label = c.take::<4>(Layer::Mpls)?;
         if label[2] & 1 == 1 {
+            c.note(TunnelKind::Mpls, Some(u32::from_be_bytes(*label) >> 12));
             break;
         }
     }
@@ -72,6 +75,7 @@ pub(crate) fn nsh<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     // Base header and service path header; the length counts both, in units of 4 bytes.
     let header = c.take::<8>(Layer::Nsh)?;
     let units = usize::from(header[1] & 0x3f);
+    c.note(TunnelKind::Nsh, Some(id24(header[4], header[5], header[6])));
     c.skip((units * 4).saturating_sub(8), Layer::Nsh)?;
     match header[3] {
         1 => Ok(Next::Ipv4),
@@ -84,6 +88,7 @@ pub(crate) fn nsh<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
 
 pub(crate) fn ether_ip<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     c.enter(context)?;
+    c.note(TunnelKind::EtherIp, None);
     let header = c.take::<2>(Layer::EtherIp)?;
     if header[0] >> 4 != 3 {
         return Err(Stop::IpOther);
@@ -108,6 +113,7 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         1 => return pptp(c, flags, version, protocol),
         _ => return Err(Stop::IpOther),
     }
+    c.note(TunnelKind::Gre, None);
     if flags & (CHECKSUM | ROUTING) != 0 {
         c.skip(4, Layer::Gre)?;
     }
@@ -116,6 +122,7 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         // nothing tells NVGRE from keyed Ethernet-over-GRE, where they matter.
         let key = *c.take::<4>(Layer::Gre)?;
         let key = u32::from_be_bytes(key);
+        c.note(TunnelKind::Gre, Some(key));
         let mirror =
             matches!(protocol, 0x88be | 0x22eb) || protocol == 0x6558 && key & !MIRROR_DIRECTION == 0;
         if !mirror {
@@ -138,19 +145,26 @@ pub(crate) fn gre<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     match protocol {
         0x6558 => Ok(Next::Ethernet),
         // Type I has no header of its own, and GRE no sequence number.
-        0x88be if flags & SEQUENCE == 0 => Ok(Next::Ethernet),
-        0x88be | 0x22eb => erspan(c),
+        0x88be if flags & SEQUENCE == 0 => {
+            c.note(TunnelKind::Erspan, None);
+            Ok(Next::Ethernet)
+        }
+        0x88be | 0x22eb => erspan(context, c),
         other => Ok(Next::EtherType(other)),
     }
 }
 
-/// Session ids and GRE keys of ERSPAN name where a frame was copied, not a network: switches use one per
-/// direction or per port, so keeping them would part the two halves of every flow.
-fn erspan<'b>(c: &mut Cursor<'b>) -> Step<'b> {
+/// Session ids and GRE keys of ERSPAN name where a frame was copied, not a network: switches often use one per
+/// direction or per port, so the session is part of the key only where the operator says so.
+fn erspan<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     let header = c.take::<8>(Layer::Erspan)?;
+    let session = u32::from(be16(header[2], header[3]) & 0x03ff);
+    c.note(TunnelKind::Erspan, Some(session));
+    // The VLAN that the frame came from, which its own tag, where it kept one, repeats.
+    let vlan = be16(header[0], header[1]) & 0x0fff;
     match header[0] >> 4 {
         // Type II.
-        1 => Ok(Next::Ethernet),
+        1 => {}
         // Type III: 4 more bytes, of which the last bit announces a platform-specific subheader of 8.
         2 => {
             let more = c.take::<4>(Layer::Erspan)?;
@@ -158,9 +172,25 @@ fn erspan<'b>(c: &mut Cursor<'b>) -> Step<'b> {
                 c.skip(8, Layer::Erspan)?;
             }
             // Frame type 2 is a bare IP packet.
-            if (more[2] >> 2) & 0x1f == 2 { Ok(Next::Ip) } else { Ok(Next::Ethernet) }
+            if (more[2] >> 2) & 0x1f == 2 {
+                erspan_key(context, c, session, vlan);
+                return Ok(Next::Ip);
+            }
         }
-        _ => Err(Stop::NonIp),
+        _ => return Err(Stop::NonIp),
+    }
+    erspan_key(context, c, session, vlan);
+    let tagged = matches!(c.bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
+    if tagged {
+        c.envelope = c.envelope.without_vlans();
+    }
+    link::ethernet(c)
+}
+
+fn erspan_key(context: &Context, c: &mut Cursor<'_>, session: u32, vlan: u16) {
+    c.envelope = c.envelope.without_vlans().with_vlan(vlan);
+    if context.erspan_in_key {
+        c.identify(IdKind::Erspan, session);
     }
 }
 
@@ -170,6 +200,7 @@ fn pptp<'b>(c: &mut Cursor<'b>, flags: u8, version: u8, protocol: u16) -> Step<'
         return Err(Stop::IpOther);
     }
     let key = c.take::<4>(Layer::Gre)?;
+    c.note(TunnelKind::Pptp, Some(u32::from(be16(key[2], key[3]))));
     // Without a sequence number there is no payload, only an acknowledgement.
     if flags & 0x10 == 0 {
         return Err(Stop::IpOther);
@@ -222,7 +253,9 @@ fn vxlan(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     if header[0] & !0x80 != 0x08 || header[7] != 0 {
         return None;
     }
-    c.identify(IdKind::Vxlan, id24(header[4], header[5], header[6]));
+    let id = id24(header[4], header[5], header[6]);
+    c.identify(IdKind::Vxlan, id);
+    c.note(TunnelKind::Vxlan, Some(id));
     Some(Next::Ethernet)
 }
 
@@ -232,7 +265,9 @@ fn vxlan_gpe(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     if header[0] & 0x39 != 0x08 {
         return None;
     }
-    c.identify(IdKind::Vxlan, id24(header[4], header[5], header[6]));
+    let id = id24(header[4], header[5], header[6]);
+    c.identify(IdKind::Vxlan, id);
+    c.note(TunnelKind::Vxlan, Some(id));
     // Without the P flag it is plain VXLAN.
     match (header[0] & 0x04, header[3]) {
         (0, _) | (_, 3) => Some(Next::Ethernet),
@@ -251,7 +286,9 @@ fn geneve(c: &mut Cursor<'_>) -> Option<Next<'static>> {
         return None;
     }
     c.bytes = c.bytes.get(usize::from(header[0] & 0x3f) * 4..)?;
-    c.identify(IdKind::Geneve, id24(header[4], header[5], header[6]));
+    let id = id24(header[4], header[5], header[6]);
+    c.identify(IdKind::Geneve, id);
+    c.note(TunnelKind::Geneve, Some(id));
     match be16(header[2], header[3]) {
         0x6558 => Some(Next::Ethernet),
         other => Some(Next::EtherType(other)),
@@ -276,6 +313,7 @@ fn gtp(c: &mut Cursor<'_>) -> Option<Next<'static>> {
             c.bytes = c.bytes.get(units * 4..)?;
         }
     }
+    c.note(TunnelKind::GtpU, Some(u32::from_be_bytes([header[4], header[5], header[6], header[7]])));
     by_version(c)
 }
 
@@ -289,7 +327,10 @@ fn teredo(c: &mut Cursor<'_>) -> Option<Next<'static>> {
         c.bytes = c.bytes.get(8..)?;
     }
     match by_version(c)? {
-        Next::Ipv6 if ipv6_is_plausible(c) => Some(Next::Ipv6),
+        Next::Ipv6 if ipv6_is_plausible(c) => {
+            c.note(TunnelKind::Teredo, None);
+            Some(Next::Ipv6)
+        }
         _ => None,
     }
 }

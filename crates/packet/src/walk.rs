@@ -4,7 +4,7 @@
 //! the same bytes twice is harmless. Every step consumes at least one byte or moves inwards in a fixed
 //! order, so the work is linear in the captured bytes.
 
-use offpath_types::{Host, LinkType, Timestamp};
+use offpath_types::{Envelope, Host, LinkType, Timestamp, TunnelKind};
 
 use crate::{DecodeError, Layer, LengthSource, TcpSegment, ip, link, tunnel};
 
@@ -14,12 +14,14 @@ pub(crate) struct Context {
     pub(crate) time: Timestamp,
     pub(crate) depth_max: u8,
     pub(crate) vlan_in_key: bool,
+    pub(crate) erspan_in_key: bool,
 }
 
 /// The kinds of identifiers that make up a [`offpath_types::TunnelId`].
 ///
-/// Only identifiers that are the same in both directions: GTP's TEIDs, PPTP's call ids, MPLS labels,
-/// PPPoE sessions and ERSPAN's sessions and keys name one direction or one hop. Tunnels without an
+/// Only identifiers that are the same in both directions: GTP's TEIDs, PPTP's call ids, MPLS labels and
+/// PPPoE sessions name one direction or one hop; VLANs and ERSPAN's sessions often do, and count where the
+/// operator says that they don't. Tunnels without an
 /// identifier (IP-in-IP, plain GRE) do not change the id either, so a load balancer's tunnelled requests
 /// still meet their untunnelled responses.
 #[derive(Clone, Copy)]
@@ -27,6 +29,7 @@ pub(crate) enum IdKind {
     Vxlan = 1,
     Geneve = 2,
     GreKey = 3,
+    Erspan = 4,
     Vlan = 5,
 }
 
@@ -44,6 +47,8 @@ pub(crate) struct Cursor<'b> {
     pub(crate) depth: u8,
     /// VLAN tags and MPLS labels since the last tunnel was entered.
     pub(crate) tags: u8,
+    /// What records say of tags and tunnels.
+    pub(crate) envelope: Envelope,
 }
 
 impl<'b> Cursor<'b> {
@@ -53,7 +58,15 @@ impl<'b> Cursor<'b> {
     pub(crate) fn new(bytes: &'b [u8], wire_len: u32) -> Self {
         let captured = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let cut = wire_len.saturating_sub(captured).min(512 << 10);
-        Self { bytes, cut, bound: LengthSource::Captured, tunnel: 0, depth: 0, tags: 0 }
+        Self {
+            bytes,
+            cut,
+            bound: LengthSource::Captured,
+            tunnel: 0,
+            depth: 0,
+            tags: 0,
+            envelope: Envelope::NONE,
+        }
     }
 
     /// Returns the error for a header that needs `needed` bytes.
@@ -115,6 +128,12 @@ impl<'b> Cursor<'b> {
     pub(crate) fn enter(&mut self, context: &Context) -> Result<(), DecodeError> {
         self.tags = 0;
         bump(&mut self.depth, context)
+    }
+
+    /// Notes the tunnel that was entered, for records.
+    #[inline]
+    pub(crate) fn note(&mut self, kind: TunnelKind, id: Option<u32>) {
+        self.envelope = self.envelope.with_tunnel(kind, id);
     }
 
     /// Counts one tag or label.
@@ -268,7 +287,11 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
     let c = &mut cursor;
     loop {
         let step = match next {
-            Next::Ethernet => link::ethernet(c),
+            Next::Ethernet => {
+                // Tags are those of the innermost frame.
+                c.envelope = c.envelope.without_vlans();
+                link::ethernet(c)
+            }
             Next::EtherType(0x0800) | Next::Ipv4 => ip::ipv4(c),
             Next::EtherType(0x86dd) | Next::Ipv6 => ip::ipv6(c),
             Next::Transport { number: ip::TCP, ends } => {

@@ -20,7 +20,13 @@ fn main() {
 fn run(name: &str, piece: usize, rounds: u32) {
     let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
     let (key, client_side) = FlowKey::new(peer(1, 40000), peer(2, 80), TunnelId(0));
-    let flow = FlowInfo { key, client_side, opened: Timestamp::from_nanos(1), midstream: false };
+    let flow = FlowInfo {
+        key,
+        client_side,
+        opened: Timestamp::from_nanos(1),
+        midstream: false,
+        envelope: Default::default(),
+    };
     let mut http = Http::new(ProtocolConfig::default(), IdentityKey::new([7; 32]));
     let mut session = http.open(&flow);
     let (mut next, mut out, mut done) = ([0u64; 2], Vec::new(), 0usize);

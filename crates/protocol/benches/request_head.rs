@@ -17,7 +17,13 @@ type Case<'a> = (&'a str, &'a [u8], &'a [u8], &'a [Header<'a>], &'a [u8]);
 
 fn main() {
     let (key, client_side) = FlowKey::new(Peer::default(), Peer { port: 80, ..Peer::default() }, TunnelId(0));
-    let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: false };
+    let flow = FlowInfo {
+        key,
+        client_side,
+        opened: Timestamp::ZERO,
+        midstream: false,
+        envelope: Default::default(),
+    };
     let header =
         |name: &'static str, value: &'static str| Header { name: name.as_bytes(), value: value.as_bytes() };
     let page = [

@@ -336,7 +336,13 @@ mod tests {
     ) -> Transaction {
         let peer = |last, port| Peer { host: Host::from_v4([192, 0, 2, last]), port };
         let (key, client_side) = FlowKey::new(peer(1, 40_000), peer(2, 80), TunnelId(0));
-        let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: false };
+        let flow = FlowInfo {
+            key,
+            client_side,
+            opened: Timestamp::ZERO,
+            midstream: false,
+            envelope: Default::default(),
+        };
         let mut tx = Transaction::new(flow, 1, 0, Timestamp::from_parts(5, 0));
         tx.method = tx.text.push(b"POST");
         tx.path = tx.text.push(b"/login");

@@ -40,7 +40,18 @@ fn segment(n: u32, seq: u32, time: u64, flags: TcpFlags, payload: &'static [u8])
     let (key, side) = flow(n);
     let time = Timestamp::from_nanos(1_700_000_000_000_000_000 + time);
     let payload_len = payload.len() as u32;
-    TcpSegment { time, key, side, seq: SeqNum(seq), ack: SeqNum(1), flags, window: 1, payload, payload_len }
+    TcpSegment {
+        time,
+        key,
+        side,
+        seq: SeqNum(seq),
+        ack: SeqNum(1),
+        flags,
+        window: 1,
+        payload,
+        payload_len,
+        envelope: Default::default(),
+    }
 }
 
 /// Sends `count` segments whose flow and sequence number `pick` chooses; prints the best of three rounds.

@@ -130,7 +130,18 @@ fn run(data: &[u8], advance_often: bool) -> Vec<(Direction, String)> {
         let flags = if ack.is_some() { flags.with(TcpFlags::ACK) } else { flags };
         let (seq, ack) = (SeqNum(seq), SeqNum(ack.unwrap_or(0)));
         let side: Side = side_of(direction);
-        TcpSegment { time, key, side, seq, ack, flags, window: 1000, payload: &[][..], payload_len: 0 }
+        TcpSegment {
+            time,
+            key,
+            side,
+            seq,
+            ack,
+            flags,
+            window: 1000,
+            payload: &[][..],
+            payload_len: 0,
+            envelope: Default::default(),
+        }
     };
     let [cb, sb] = bases;
     table.segment(&make(now, ToServer, cb.wrapping_sub(1), None, TcpFlags::SYN), &mut judge);

@@ -660,7 +660,13 @@ impl<S: StreamSink> FlowTable<S> {
             self.core.counters.segments_empty_total += 1;
         } else {
             let client_side = client_side.unwrap_or_else(|| guess_client(segment));
-            let info = FlowInfo { key: segment.key, client_side, opened: segment.time, midstream: true };
+            let info = FlowInfo {
+                key: segment.key,
+                client_side,
+                opened: segment.time,
+                midstream: true,
+                envelope: segment.envelope,
+            };
             self.core.counters.flows_opened_total += 1;
             self.core.counters.flows_midstream_total += 1;
             if let Some(id) = self.add_conn(Conn::new(info, hash), segment.time, sink) {
@@ -690,7 +696,13 @@ impl<S: StreamSink> FlowTable<S> {
         let answer = segment.flags.ack();
         let side = segment.side;
         let client_side = if answer { side.flip() } else { side };
-        let info = FlowInfo { key: segment.key, client_side, opened: segment.time, midstream: false };
+        let info = FlowInfo {
+            key: segment.key,
+            client_side,
+            opened: segment.time,
+            midstream: false,
+            envelope: segment.envelope,
+        };
         let mut embryo = Embryo {
             info,
             last_seen: segment.time,
@@ -726,8 +738,13 @@ impl<S: StreamSink> FlowTable<S> {
             self.remove_embryo(oldest);
             self.core.counters.flows_closed_evicted_embryonic_total += 1;
         }
-        let info =
-            FlowInfo { key: segment.key, client_side: doubt.client_side, opened: doubt.at, midstream: false };
+        let info = FlowInfo {
+            key: segment.key,
+            client_side: doubt.client_side,
+            opened: doubt.at,
+            midstream: false,
+            envelope: segment.envelope,
+        };
         let mut embryo = Embryo {
             info,
             last_seen: segment.time,

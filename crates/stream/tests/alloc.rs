@@ -50,6 +50,7 @@ fn in_order_and_ordinarily_reordered_segments_allocate_nothing() {
             window: 1,
             payload: &payload,
             payload_len: 1400,
+            envelope: Default::default(),
         };
         table.segment(&segment, sink);
     };

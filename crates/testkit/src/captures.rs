@@ -21,6 +21,8 @@ use crate::traffic::{Scenario, Traffic, TrafficOptions};
 
 use Direction::{ToClient, ToServer};
 
+mod tunnels;
+
 /// A folder that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
@@ -97,6 +99,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     let mut captures = http()?;
     captures.extend(gaps_and_segments()?);
     captures.extend(links()?);
+    captures.extend(tunnels::tunnels()?);
     captures.extend(logins());
     Ok(captures)
 }

@@ -304,10 +304,20 @@ pub fn vxlan(src: IpAddr, dst: IpAddr, vni: u32, frame: &[u8]) -> Vec<u8> {
     udp(SocketAddr::new(src, 49_152), SocketAddr::new(dst, 4789), &inner)
 }
 
-/// Returns an IP packet that carries the Ethernet `frame` in GENEVE (RFC 8926, UDP port 6081).
-pub fn geneve(src: IpAddr, dst: IpAddr, vni: u32, frame: &[u8]) -> Vec<u8> {
-    let mut inner = vec![0, 0, 0x65, 0x58];
+/// Returns an IP packet that carries `payload` in VXLAN-GPE (UDP port 4790); `protocol` 1 is IPv4, 3 Ethernet.
+pub fn vxlan_gpe(src: IpAddr, dst: IpAddr, vni: u32, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut inner = vec![0x0c, 0, 0, protocol];
     inner.extend_from_slice(&(vni << 8).to_be_bytes());
+    inner.extend_from_slice(payload);
+    udp(SocketAddr::new(src, 49_152), SocketAddr::new(dst, 4790), &inner)
+}
+
+/// Returns an IP packet that carries the Ethernet `frame` in GENEVE (RFC 8926, UDP port 6081); `options` are whole
+/// options, so a multiple of 4 bytes.
+pub fn geneve(src: IpAddr, dst: IpAddr, vni: u32, options: &[u8], frame: &[u8]) -> Vec<u8> {
+    let mut inner = vec![(options.len() / 4) as u8 & 0x3f, 0, 0x65, 0x58];
+    inner.extend_from_slice(&(vni << 8).to_be_bytes());
+    inner.extend_from_slice(options);
     inner.extend_from_slice(frame);
     udp(SocketAddr::new(src, 49_152), SocketAddr::new(dst, 6081), &inner)
 }
@@ -329,15 +339,74 @@ pub fn gre(src: IpAddr, dst: IpAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> 
     ip(src, dst, 47, &inner)
 }
 
-/// Returns an IP packet that carries the Ethernet `frame` in ERSPAN type II of `session`.
-pub fn erspan2(src: IpAddr, dst: IpAddr, session: u16, sequence: u32, frame: &[u8]) -> Vec<u8> {
-    let mut inner = vec![0x10, 0, 0x88, 0xbe];
-    inner.extend_from_slice(&sequence.to_be_bytes());
-    inner.extend_from_slice(&0x1000u16.to_be_bytes());
+/// The optional fields of a GRE header (RFC 2784, RFC 2890).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gre {
+    /// A checksum over header and payload.
+    pub checksum: bool,
+    /// The key.
+    pub key: Option<u32>,
+    /// The sequence number.
+    pub sequence: Option<u32>,
+}
+
+impl Gre {
+    /// Returns an IP packet that carries `payload` of type `ethertype` in GRE with these fields.
+    pub fn wrap(self, src: IpAddr, dst: IpAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        let flags =
+            flag(self.checksum, 0x80) | flag(self.key.is_some(), 0x20) | flag(self.sequence.is_some(), 0x10);
+        let mut inner = vec![flags, 0];
+        inner.extend_from_slice(&ethertype.to_be_bytes());
+        if self.checksum {
+            inner.extend_from_slice(&[0; 4]);
+        }
+        for word in [self.key, self.sequence].into_iter().flatten() {
+            inner.extend_from_slice(&word.to_be_bytes());
+        }
+        inner.extend_from_slice(payload);
+        if self.checksum {
+            let sum = checksum(0, &inner);
+            inner[4..6].copy_from_slice(&sum.to_be_bytes());
+        }
+        ip(src, dst, 47, &inner)
+    }
+}
+
+/// Returns an IP packet that carries the Ethernet `frame` in ERSPAN type I.
+pub fn erspan1(src: IpAddr, dst: IpAddr, frame: &[u8]) -> Vec<u8> {
+    Gre::default().wrap(src, dst, 0x88be, frame)
+}
+
+/// Returns an IP packet that carries the Ethernet `frame`, mirrored from `vlan` (0: untagged), in ERSPAN type II of
+/// `session`.
+pub fn erspan2(src: IpAddr, dst: IpAddr, session: u16, vlan: u16, sequence: u32, frame: &[u8]) -> Vec<u8> {
+    let mut inner = (0x1000 | vlan & 0x0fff).to_be_bytes().to_vec();
     inner.extend_from_slice(&(session & 0x03ff).to_be_bytes());
     inner.extend_from_slice(&[0; 4]);
     inner.extend_from_slice(frame);
-    ip(src, dst, 47, &inner)
+    Gre { sequence: Some(sequence), ..Gre::default() }.wrap(src, dst, 0x88be, &inner)
+}
+
+/// Returns the same in ERSPAN type III, with a platform-specific subheader (its first 6 bits are the platform's id).
+pub fn erspan3(src: IpAddr, dst: IpAddr, session: u16, vlan: u16, sequence: u32, frame: &[u8]) -> Vec<u8> {
+    let mut inner = (0x2000 | vlan & 0x0fff).to_be_bytes().to_vec();
+    inner.extend_from_slice(&(session & 0x03ff).to_be_bytes());
+    // Timestamp; security group; frame type Ethernet, hardware id 0, IEEE 1588 granularity, subheader present.
+    inner.extend_from_slice(&[0, 0, 0, 9, 0, 0, 0, 0x05]);
+    // Platform 3 (Nexus): port id and upper half of the timestamp.
+    inner.extend_from_slice(&[0x0c, 0, 0, 1, 0, 0, 0, 0]);
+    inner.extend_from_slice(frame);
+    Gre { sequence: Some(sequence), ..Gre::default() }.wrap(src, dst, 0x22eb, &inner)
+}
+
+/// Returns an Ethernet frame that carries another one under MPLS `labels`, outermost first, behind a control word
+/// (RFC 4448) with `sequence`.
+pub fn pseudowire(labels: &[u32], sequence: u16, frame: &[u8]) -> Vec<u8> {
+    let mut inner = vec![0, 0];
+    inner.extend_from_slice(&sequence.to_be_bytes());
+    inner.extend_from_slice(frame);
+    mpls(labels, &inner)
 }
 
 /// Returns an IP packet that carries the IP `packet` directly (protocol 4 or 41).

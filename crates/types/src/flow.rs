@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::Timestamp;
+use crate::{Envelope, Timestamp};
 
 /// An IP address in 16 bytes; IPv4 is held as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -210,6 +210,8 @@ pub struct FlowInfo {
     pub opened: Timestamp,
     /// First seen without its SYN, so `client_side` is a guess (the lower port is taken for the server's).
     pub midstream: bool,
+    /// What its first packet was wrapped in.
+    pub envelope: Envelope,
 }
 
 impl FlowInfo {

@@ -16,7 +16,8 @@ fn tx(client: &str, print: u64, secs: u64) -> Transaction {
     let host = Host::from(client.parse::<IpAddr>().unwrap());
     let server = Peer { host: Host::from_v4([10, 9, 9, 9]), port: 80 };
     let (key, client_side) = FlowKey::new(Peer { host, port: 40_000 }, server, TunnelId(0));
-    let flow = FlowInfo { key, client_side, opened: at(secs), midstream: false };
+    let flow =
+        FlowInfo { key, client_side, opened: at(secs), midstream: false, envelope: Default::default() };
     let mut tx = Transaction::new(flow, u64::from(host.octets()[15]) << 32 | secs, 0, at(secs));
     tx.fingerprint = print;
     tx.endpoint = tx.text.push(b"POST /login");

@@ -172,6 +172,7 @@ impl Config {
             defrag_datagrams_max: d.defrag_datagrams_max,
             defrag_timeout_secs: d.defrag_timeout_secs,
             vlan_in_key: d.vlan_in_key,
+            erspan_in_key: d.erspan_in_key,
         }
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct DecodeSection {
     pub(crate) defrag_timeout_secs: u32,
     /// Keep flows of different VLANs apart.
     pub(crate) vlan_in_key: bool,
+    /// Keep flows of different ERSPAN sessions apart.
+    pub(crate) erspan_in_key: bool,
 }
 
 impl Default for DecodeSection {
@@ -71,6 +73,7 @@ impl Default for DecodeSection {
             defrag_datagrams_max: d.defrag_datagrams_max,
             defrag_timeout_secs: d.defrag_timeout_secs,
             vlan_in_key: d.vlan_in_key,
+            erspan_in_key: d.erspan_in_key,
         }
     }
 }

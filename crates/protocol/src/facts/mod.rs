@@ -862,7 +862,13 @@ pub fn fuzz_body_fields(data: &[u8]) {
     let (Some(choice), Some(cut)) = (data.first(), data.get(1)) else { return };
     let bytes = &data[2..];
     let (key, client_side) = FlowKey::new(Peer::default(), Peer { port: 80, ..Peer::default() }, TunnelId(0));
-    let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: client_side == Side::High };
+    let flow = FlowInfo {
+        key,
+        client_side,
+        opened: Timestamp::ZERO,
+        midstream: client_side == Side::High,
+        envelope: Default::default(),
+    };
     let headers = [
         Header { name: b"Content-Type", value: TYPES[usize::from(*choice) % TYPES.len()] },
         Header { name: b"Content-Encoding", value: CODINGS[usize::from(*choice >> 4) % CODINGS.len()] },

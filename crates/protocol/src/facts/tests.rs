@@ -41,7 +41,12 @@ fn transaction(client: &str) -> Transaction {
         TunnelId(0),
     );
     let now = Timestamp::from_parts(1_795_000_000, 0);
-    Transaction::new(FlowInfo { key, client_side, opened: now, midstream: false }, 1, 0, now)
+    Transaction::new(
+        FlowInfo { key, client_side, opened: now, midstream: false, envelope: Default::default() },
+        1,
+        0,
+        now,
+    )
 }
 
 fn headers<'a>(fields: Fields<'a>) -> Vec<Header<'a>> {

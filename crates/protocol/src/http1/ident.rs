@@ -59,7 +59,13 @@ mod tests {
         let client = Peer { host: Host::from_v4([128, 232, 110, 120]), port: 34855 };
         let server = Peer { host: Host::from_v4([66, 35, 250, 204]), port: 80 };
         let (key, client_side) = FlowKey::new(client, server, TunnelId(0));
-        let flow = FlowInfo { key, client_side, opened: Timestamp::ZERO, midstream: false };
+        let flow = FlowInfo {
+            key,
+            client_side,
+            opened: Timestamp::ZERO,
+            midstream: false,
+            envelope: Default::default(),
+        };
         let hex: String = FlowNames::new(&flow).community_id.iter().map(|b| format!("{b:02x}")).collect();
         // base64 "LQU9qZlK+B5F3KDmev6m5PMibrg="
         assert_eq!(hex, "2d053da9994af81e45dca0e67afea6e4f3226eb8");

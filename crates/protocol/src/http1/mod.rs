@@ -167,7 +167,13 @@ fn fuzz_run(mut records: &[u8], midstream: bool, piece: usize) -> Vec<Transactio
     use offpath_types::{EndReason, FlowKey, Host, Peer, TunnelId};
     let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
     let (key, client_side) = FlowKey::new(peer(1, 40000), peer(2, 80), TunnelId(0));
-    let flow = FlowInfo { key, client_side, opened: Timestamp::from_nanos(1), midstream };
+    let flow = FlowInfo {
+        key,
+        client_side,
+        opened: Timestamp::from_nanos(1),
+        midstream,
+        envelope: Default::default(),
+    };
     let mut http = Http::new(ProtocolConfig::default(), IdentityKey::new([3; 32]));
     let mut session = http.open(&flow);
     let (mut out, mut next, mut ended) = (Vec::new(), [0u64; 2], [false; 2]);

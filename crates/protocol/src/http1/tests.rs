@@ -104,7 +104,7 @@ pub(super) fn flow(midstream: bool) -> FlowInfo {
     let client = Peer { host: Host::from_v4([10, 0, 0, 1]), port: 40000 };
     let server = Peer { host: Host::from_v4([10, 0, 0, 2]), port: 80 };
     let (key, client_side) = FlowKey::new(client, server, TunnelId(0));
-    FlowInfo { key, client_side, opened: Timestamp::from_nanos(7), midstream }
+    FlowInfo { key, client_side, opened: Timestamp::from_nanos(7), midstream, envelope: Default::default() }
 }
 
 struct Outcome {

@@ -130,7 +130,8 @@ pub fn request(
     let port = 1024 + (secs * 1000.0) as u64 % 60_000;
     let (key, client_side) =
         FlowKey::new(peer(client.ip, port as u16), peer([203, 0, 113, 80], 80), TunnelId(0));
-    let flow = FlowInfo { key, client_side, opened: at(secs), midstream: false };
+    let flow =
+        FlowInfo { key, client_side, opened: at(secs), midstream: false, envelope: Default::default() };
     let mut tx = Transaction::new(flow, port, 0, at(secs));
     tx.method = tx.text.push(method.as_bytes());
     tx.path = tx.text.push(path.as_bytes());

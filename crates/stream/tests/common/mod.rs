@@ -126,6 +126,7 @@ impl Scene {
             window: 500,
             payload: bytes,
             payload_len: len,
+            envelope: Default::default(),
         };
         self.table.segment(&segment, &mut self.sink);
         let c = self.table.counters();
