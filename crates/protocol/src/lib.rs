@@ -1,8 +1,9 @@
 //! HTTP push parsers: chunks in, transactions out.
 //!
 //! No TCP in here: a [`Session`] takes [`offpath_types::Chunk`]s of the two directions of one flow and
-//! [`Http`] turns them into [`offpath_types::Transaction`]s. Framing, state and pairing live in `http1`,
-//! meaning (client, user, session, fingerprint …) in [`facts`].
+//! [`Http`] turns them into [`offpath_types::Transaction`]s. `stage` says which protocol reads a flow and how one
+//! hands over to the next; framing, state and pairing live in `http1`, meaning (client, user, session,
+//! fingerprint …) in [`facts`].
 #![forbid(unsafe_code)]
 
 mod config;
@@ -11,7 +12,10 @@ pub mod facts;
 pub mod head;
 mod http1;
 mod http2;
+mod ident;
+mod stage;
 
 pub use config::{ProtocolConfig, ProtocolLimits};
 pub use counters::{AnomalyCounts, ProtocolCounters};
-pub use http1::{Http, Session, fuzz_http1_cuts};
+pub use http1::fuzz_http1_cuts;
+pub use stage::{Http, Session};

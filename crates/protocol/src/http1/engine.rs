@@ -5,13 +5,13 @@
 
 use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
 
-use super::Http;
 use super::framing::Body;
 use super::parse::{self, BlankLine, Head, Headers};
 use super::proxy::{self, Preface};
-use super::session::{Death, HeldItem, Kind, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
+use super::session::{Death, HeldItem, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
 use super::sniff::{Searcher, Sniff, UNDECIDED, Want, sniff};
 use super::socks;
+use crate::stage::{Http, Kind, Leaving, Leftover, Next};
 
 /// One call's view: the worker's stage, one flow's session, and where transactions go.
 pub(super) struct Engine<'a> {
@@ -28,13 +28,9 @@ impl Engine<'_> {
         self.s.halves[dir.index()].touched = true;
         match chunk {
             Chunk::Data { bytes, offset, peer_acked, seen } => {
-                self.http.counters.bytes_in_total += bytes.len() as u64;
                 self.data(dir, bytes, Place { offset, acked: peer_acked.unwrap_or(UNKNOWN), seen });
             }
-            Chunk::Gap { len, offset, .. } => {
-                self.http.counters.gap_bytes_total += len;
-                self.gap_or_hold(dir, len, offset);
-            }
+            Chunk::Gap { len, offset, .. } => self.gap_or_hold(dir, len, offset),
             Chunk::End { reason, .. } => self.end(dir, reason),
         }
         if self.s.held.is_some() {
@@ -58,13 +54,6 @@ impl Engine<'_> {
         }
         self.release_held(true);
         self.emit_all_open();
-        let counters = &mut self.http.counters;
-        match self.s.kind {
-            Kind::Unknown => counters.flows_unrecognised_total += 1,
-            Kind::Http1 => counters.flows_http1_total += 1,
-            Kind::Http2 => counters.flows_http2_total += 1,
-            Kind::NotHttp => counters.flows_not_http_total += 1,
-        }
         debug_assert_eq!(self.s.buffered(), 0);
         self.http.held_bytes = self.http.held_bytes.saturating_sub(before);
     }
@@ -200,7 +189,7 @@ impl Engine<'_> {
             State::Dead(death) => {
                 match death {
                     Death::NotHttp => self.http.counters.skipped_bytes_not_http_total += bytes.len() as u64,
-                    Death::Bypassed => self.http.counters.skipped_bytes_bypassed_total += bytes.len() as u64,
+                    Death::Left => self.leave_rest(dir, place.chunk(bytes)),
                 }
                 bytes.len()
             }
@@ -260,7 +249,7 @@ impl Engine<'_> {
                 self.http.counters.flows_proxy_protocol_total += 1;
                 let peer = self.flow.client().host.to_ip();
                 if self.http.config.proxy_protocol.iter().any(|net| net.contains(&peer)) {
-                    self.s.proxied = client.map(Box::new);
+                    self.s.context.proxied = client.map(Box::new);
                 }
                 n
             }
@@ -373,11 +362,12 @@ impl Engine<'_> {
                     return taken;
                 }
                 Sniff::Junk | Sniff::Http2 => {
-                    if wanted == Sniff::Http2 {
-                        self.s.kind = Kind::Http2;
-                    }
                     let (buf, marks) = half.take_marked(had);
-                    self.junk(dir);
+                    if wanted == Sniff::Http2 {
+                        self.leave(Next::Http2 { requests: dir });
+                    } else {
+                        self.junk(dir);
+                    }
                     self.feed_again(dir, &buf, &marks, 0);
                     return 0;
                 }
@@ -528,11 +518,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn mark(&mut self, dir: Direction, anomaly: Anomaly) {
-        let open = if self.is_request(dir) { self.s.request_mut() } else { self.s.owner_mut() };
-        match open {
-            Some(open) => open.tx.anomalies.insert(anomaly),
-            None => self.s.halves[dir.index()].pending.insert(anomaly),
-        }
+        self.s.mark(dir, anomaly);
     }
 
     fn chunk_size(&mut self, dir: Direction, bytes: &[u8], place: Place, mut at: ChunkLine) -> usize {
@@ -634,7 +620,7 @@ impl Engine<'_> {
         if self.s.kind == Kind::Unknown {
             half.searched += bytes.len() as u64;
             if half.searched > limits.search_bytes_max {
-                self.die(Death::NotHttp);
+                self.give_up();
                 return 0;
             }
         }
@@ -691,12 +677,10 @@ impl Engine<'_> {
     /// Bytes between messages are no message.
     fn junk(&mut self, dir: Direction) {
         let d = dir.index();
-        if self.s.kind == Kind::Http2 {
-            return self.die(Death::NotHttp);
-        }
         if self.s.kind == Kind::Unknown {
-            if !self.flow.midstream && !self.s.halves.iter().any(|h| h.lost) {
-                return self.die(Death::NotHttp);
+            let from_the_start = !self.flow.midstream || self.s.context.depth > 0;
+            if from_the_start && !self.s.halves.iter().any(|h| h.lost) {
+                return self.leave(Next::Unrecognised);
             }
             self.s.halves[d].state = State::Search;
             return;
@@ -733,11 +717,9 @@ impl Engine<'_> {
         }
     }
 
-    /// Stops parsing the flow.
-    pub(super) fn die(&mut self, death: Death) {
-        if death == Death::NotHttp && self.s.kind != Kind::Http2 {
-            self.s.kind = Kind::NotHttp;
-        }
+    /// Stops parsing the flow: it is not HTTP.
+    fn give_up(&mut self) {
+        self.s.kind = Kind::NotHttp;
         let held = self.s.held.take();
         let mut dropped = 0;
         let mut gaps = 0;
@@ -752,13 +734,59 @@ impl Engine<'_> {
         for half in &mut self.s.halves {
             dropped += half.take().len();
             half.tap = None;
-            half.state = State::Dead(death);
+            half.state = State::Dead(Death::NotHttp);
         }
-        let counters = &mut self.http.counters;
-        counters.gap_bytes_ignored_total += gaps;
-        match death {
-            Death::NotHttp => counters.skipped_bytes_not_http_total += dropped as u64,
-            Death::Bypassed => counters.skipped_bytes_bypassed_total += dropped as u64,
+        self.http.counters.gap_bytes_ignored_total += gaps;
+        self.http.counters.skipped_bytes_not_http_total += dropped as u64;
+    }
+
+    /// The flow goes on as another layer, from here: what is held goes along.
+    pub(super) fn leave(&mut self, next: Next) {
+        let mut rest = Leftover::default();
+        let responses = self.s.request_dir().flip();
+        if let Some(held) = self.s.held.take() {
+            let mut at = 0;
+            for item in &held.items {
+                match *item {
+                    HeldItem::Data { len, place } => {
+                        rest.push(responses, place.chunk(&held.bytes[at..at + len]));
+                        at += len;
+                    }
+                    HeldItem::Gap { len } => {
+                        let offset = rest.end(responses).unwrap_or(self.s.halves[responses.index()].next);
+                        rest.push(responses, Chunk::Gap { len, offset, seen: self.now });
+                    }
+                }
+            }
+        }
+        for dir in [Direction::ToServer, Direction::ToClient] {
+            let half = &mut self.s.halves[dir.index()];
+            let (buf, marks) = half.take_marked(usize::MAX);
+            for (i, (from, place)) in marks.iter().enumerate() {
+                let to = marks.get(i + 1).map_or(buf.len(), |(next, _)| *next);
+                rest.push(dir, place.chunk(&buf[*from..to]));
+            }
+            half.tap = None;
+            half.state = State::Dead(Death::Left);
+            if half.ended {
+                rest.push(dir, Chunk::End { reason: EndReason::Fin, seen: self.now });
+            }
+        }
+        let [up, down] = &mut self.s.halves;
+        self.s.leaving = Some(Box::new(Leaving {
+            next,
+            rest,
+            kind: self.s.kind,
+            pending: [std::mem::take(&mut up.pending), std::mem::take(&mut down.pending)],
+            at: [up.next, down.next],
+            context: std::mem::take(&mut self.s.context),
+        }));
+    }
+
+    /// Adds what came after the layer left.
+    fn leave_rest(&mut self, dir: Direction, chunk: Chunk<'_>) {
+        if let Some(leaving) = self.s.leaving.as_deref_mut() {
+            leaving.rest.push(dir, chunk);
         }
     }
 
@@ -793,6 +821,9 @@ impl Engine<'_> {
         let mark = broken(self.is_request(dir), true);
         // What the body lacks, and whether its framing survives.
         let (inside, kept) = match self.s.halves[d].state {
+            State::Dead(Death::Left) => {
+                return self.leave_rest(dir, Chunk::Gap { len, offset, seen: self.now });
+            }
             State::Dead(_) => {
                 self.http.counters.gap_bytes_ignored_total += len;
                 self.s.halves[d].next = offset.saturating_add(len);
@@ -901,6 +932,7 @@ impl Engine<'_> {
                 let len = self.s.halves[d].take().len() as u64;
                 self.http.counters.skipped_bytes_search_total += len;
             }
+            State::Dead(Death::Left) => self.leave_rest(dir, Chunk::End { reason, seen: self.now }),
             State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}
         }
         if !self.is_request(dir) {

@@ -7,7 +7,6 @@
 
 mod engine;
 mod framing;
-mod ident;
 mod pairing;
 mod parse;
 mod proxy;
@@ -20,105 +19,51 @@ mod tests;
 use offpath_types::{Anomaly, Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction};
 
 use self::engine::Engine;
-pub use self::session::Session;
+pub(crate) use self::session::Session;
 use self::session::State;
-use self::sniff::Searcher;
-use crate::facts::Facts;
-use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
+pub(crate) use self::sniff::Searcher;
+use crate::stage::{Http, Kind};
+use crate::{ProtocolConfig, ProtocolCounters};
 
-/// The HTTP stage of one worker: configuration, scratch space and counters, shared by its sessions.
-pub struct Http {
-    config: ProtocolConfig,
-    facts: Facts,
-    searcher: Searcher,
-    counters: ProtocolCounters,
-    anomalies: AnomalyCounts,
-    /// Bytes in the buffers of all sessions.
-    held_bytes: usize,
-    /// Requests open in all sessions.
-    open_requests: usize,
-}
-
-impl Http {
-    /// Makes the stage; `key` turns identities into hashes.
-    pub fn new(config: ProtocolConfig, key: IdentityKey) -> Self {
-        Self {
-            facts: Facts::new(config.facts.clone(), key),
-            config,
-            searcher: Searcher::new(),
-            counters: ProtocolCounters::default(),
-            anomalies: AnomalyCounts::default(),
-            held_bytes: 0,
-            open_requests: 0,
-        }
-    }
-
-    /// Opens the state of a new flow.
-    pub fn open(&mut self, flow: &FlowInfo) -> Session {
-        self.counters.flows_opened_total += 1;
-        Session::new(flow.midstream)
-    }
-
-    /// Takes the next chunk of one direction; finished transactions are appended to `out`.
-    ///
-    /// `dir` is relative to the flow's `client_side`, right or wrong. Chunks of a direction come in stream
-    /// order without holes (a hole is a [`Chunk::Gap`]). `now` is the packet time of the call.
-    pub fn chunk(
+/// What the stage asks of its HTTP/1 layer: see [`Http`].
+impl Session {
+    pub(crate) fn chunk(
         &mut self,
-        s: &mut Session,
+        http: &mut Http,
         flow: &FlowInfo,
         dir: Direction,
         chunk: Chunk<'_>,
         now: Timestamp,
         out: &mut Vec<Transaction>,
     ) {
-        Engine { http: self, s, flow, now, out }.chunk(dir, chunk);
+        Engine { http, s: self, flow, now, out }.chunk(dir, chunk);
     }
 
-    /// Notes that overlapping segments of `dir` disagreed: the message in progress (or the next) is marked.
-    pub fn overlap_conflict(&mut self, s: &mut Session, dir: Direction) {
-        let requests = dir == s.request_dir();
-        let open = if requests { s.request_mut() } else { s.owner_mut() };
+    /// Marks the message of `dir` that is in progress, or the next.
+    pub(crate) fn mark(&mut self, dir: Direction, anomaly: Anomaly) {
+        let open = if dir == self.request_dir() { self.request_mut() } else { self.owner_mut() };
         match open {
-            Some(open) => open.tx.anomalies.insert(Anomaly::OverlapConflict),
-            None => s.halves[dir.index()].pending.insert(Anomaly::OverlapConflict),
+            Some(open) => open.tx.anomalies.insert(anomaly),
+            None => self.halves[dir.index()].pending.insert(anomaly),
         }
     }
 
-    /// Tells whether bytes of `dir` still matter: false once the flow is known not to be HTTP, was upgraded
-    /// or became a tunnel. Bytes delivered all the same are counted and passed over.
-    pub fn wants(&self, s: &Session, dir: Direction) -> bool {
-        !matches!(s.halves[dir.index()].state, State::Dead(_))
+    pub(crate) fn wants(&self, dir: Direction) -> bool {
+        !matches!(self.halves[dir.index()].state, State::Dead(_))
     }
 
-    /// Ends the flow; whatever is open is appended to `out`.
-    pub fn close(&mut self, mut s: Session, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
-        Engine { http: self, s: &mut s, flow, now, out }.close();
+    pub(crate) fn close(
+        &mut self,
+        http: &mut Http,
+        flow: &FlowInfo,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) {
+        Engine { http, s: self, flow, now, out }.close();
     }
 
-    /// Returns the counts so far.
-    pub fn counters(&self) -> &ProtocolCounters {
-        &self.counters
-    }
-
-    /// Returns how many transactions had each anomaly.
-    pub fn anomaly_counts(&self) -> &AnomalyCounts {
-        &self.anomalies
-    }
-
-    /// Returns what was found in heads and bodies.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// Bytes that open sessions hold in buffers.
-    pub fn held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
-    /// Requests that wait for their response in open sessions.
-    pub fn open_requests(&self) -> usize {
-        self.open_requests
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 }
 

@@ -20,10 +20,10 @@ use offpath_types::{Anomalies, Anomaly, Direction, FlowInfo, Timestamp, Transact
 
 use super::engine::Engine;
 use super::framing::Body;
-use super::ident::FlowNames;
 use super::parse::{Head, Headers, StartLine};
-use super::session::{Death, Held, HeldItem, Open, Owner, Place, State, UNKNOWN};
+use super::session::{Held, HeldItem, Open, Owner, Place, State, UNKNOWN};
 use crate::head::{RequestHead, ResponseHead};
+use crate::stage::{Next, Seen, Upgrade, Upgraded};
 
 /// How long a request waits for a response on a flow that never showed one, after a later request has
 /// proved that there was one: longer than mirrors reorder.
@@ -55,7 +55,7 @@ impl Engine<'_> {
         open.after_loss = after_loss;
         open.is_head = method == b"HEAD";
         open.is_connect = method == b"CONNECT";
-        if let Some(client) = self.s.proxied.as_deref() {
+        if let Some(client) = self.s.context.proxied.as_deref() {
             open.tx.client = *client;
             open.tx.client_forwarded = true;
         }
@@ -75,7 +75,7 @@ impl Engine<'_> {
     }
 
     fn new_open(&mut self, place: Place, anomalies: Anomalies) -> Box<Open> {
-        let names = **self.s.names.get_or_insert_with(|| Box::new(FlowNames::new(self.flow)));
+        let names = self.s.context.names(self.flow);
         let client_side = match self.s.swapped {
             Some(true) => self.flow.client_side.flip(),
             _ => self.flow.client_side,
@@ -201,7 +201,8 @@ impl Engine<'_> {
         let bodyless = open.is_head || matches!(status, 204 | 304);
         self.s.halves[dir.index()].tap = tap;
         if tunnel || status == 101 {
-            self.leave_http(dir, place, seen, tunnel);
+            let protocol = headers.iter().find(|h| h.name.eq_ignore_ascii_case(b"upgrade")).map(|h| h.value);
+            self.leave_http(dir, place, seen, (!tunnel).then(|| Upgrade::of(protocol.unwrap_or_default())));
             return None;
         }
         if bodyless {
@@ -210,28 +211,37 @@ impl Engine<'_> {
         Some(head.framing.response_body())
     }
 
-    /// The flow goes on as something else: the transaction that made it so is finished.
-    fn leave_http(&mut self, dir: Direction, place: Place, seen: Timestamp, tunnel: bool) {
+    /// The flow goes on as something else: inside a tunnel, or as what `upgrade` says, and then the transaction
+    /// that made it so is the next layer's to finish.
+    fn leave_http(&mut self, dir: Direction, place: Place, seen: Timestamp, upgrade: Option<Upgrade>) {
         if let Some(open) = self.s.owner_mut() {
-            open.tx.anomalies.insert(if tunnel { Anomaly::Tunnelled } else { Anomaly::Upgraded });
+            open.tx.anomalies.insert(if upgrade.is_none() { Anomaly::Tunnelled } else { Anomaly::Upgraded });
             if !open.request_done {
                 open.request_done = true;
                 open.request_whole = true;
             }
         }
-        if tunnel {
+        let Some(to) = upgrade else {
             self.http.counters.flows_tunnelled_total += 1;
-        } else {
-            self.http.counters.flows_upgraded_total += 1;
-        }
-        self.message_end(dir, place.offset, seen, true);
-        if tunnel {
+            self.message_end(dir, place.offset, seen, true);
             // What looked like requests behind the CONNECT went through the tunnel.
             self.http.open_requests -= self.s.open.len();
             self.s.open.clear();
-        }
+            return self.leave(Next::Tunnel);
+        };
+        self.http.counters.flows_upgraded_total += 1;
+        let owner = std::mem::replace(&mut self.s.owner, Owner::Nobody);
+        let open = match owner {
+            Owner::Nobody => None,
+            Owner::Front => self.s.open.pop_front().inspect(|_| self.http.open_requests -= 1),
+            Owner::Orphan => self.s.orphan.take(),
+        };
+        let Some(open) = open else { return };
+        let (mut tx, has_request) = (open.tx, owner == Owner::Front);
+        tx.complete = has_request && open.request_whole && !tx.anomalies.contains(Anomaly::ResponseGap);
+        let requests = dir.flip();
         self.emit_all_open();
-        self.die(Death::Bypassed);
+        self.leave(Next::Upgraded(Upgraded { to, tx, has_request, requests }));
     }
 
     /// Says whose response starts at `place`.
@@ -495,33 +505,11 @@ impl Engine<'_> {
 
     fn emit(&mut self, open: Box<Open>, has_request: bool) {
         let mut open = *open;
-        let tx = &mut open.tx;
-        let has_response = open.responded;
-        tx.complete = has_request && open.request_whole && open.response_whole;
-        tx.index = self.s.emitted;
-        tx.emitted = self.now;
-        self.s.emitted = self.s.emitted.wrapping_add(1);
+        open.tx.complete = has_request && open.request_whole && open.response_whole;
         if open.early_at != UNKNOWN && open.end == UNKNOWN {
-            tx.anomalies.insert(Anomaly::ResponseEarly);
+            open.tx.anomalies.insert(Anomaly::ResponseEarly);
         }
-        if self.flow.midstream && (tx.index == 0 || !tx.complete) {
-            tx.anomalies.insert(Anomaly::Midstream);
-        }
-        let counters = &mut self.http.counters;
-        counters.transactions_total += 1;
-        if !has_request {
-            tx.anomalies.insert(Anomaly::RequestMissing);
-            counters.transactions_response_only_total += 1;
-        } else if !has_response {
-            tx.anomalies.insert(Anomaly::ResponseMissing);
-            counters.transactions_request_only_total += 1;
-        } else if tx.complete {
-            counters.transactions_complete_total += 1;
-        } else {
-            counters.transactions_incomplete_total += 1;
-        }
-        debug_assert!(has_request || has_response, "a transaction of nothing");
-        self.http.anomalies.add(tx.anomalies);
-        self.out.push(open.tx);
+        let seen = if !has_request { Seen::Response } else { Seen::of_request(open.responded) };
+        self.http.emit(&mut self.s.context, self.flow, self.now, open.tx, seen, self.out);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use offpath_types::{Anomalies, Direction, Host, Timestamp, Transaction};
+use offpath_types::{Anomalies, Chunk, Direction, Timestamp, Transaction};
 
 use super::framing::Body;
-use super::ident::FlowNames;
 use super::parse::BlankLine;
 use crate::facts::BodyTap;
+use crate::stage::{FlowContext, Kind, Leaving};
 
 /// An offset that is not known.
 pub(super) const UNKNOWN: u64 = u64::MAX;
@@ -21,6 +21,14 @@ pub(super) struct Place {
     pub(super) acked: u64,
     /// When its segment was seen.
     pub(super) seen: Timestamp,
+}
+
+impl Place {
+    /// Returns `bytes`, which came from here, as the chunk they were.
+    pub(super) fn chunk(self, bytes: &[u8]) -> Chunk<'_> {
+        let peer_acked = (self.acked != UNKNOWN).then_some(self.acked);
+        Chunk::Data { bytes, offset: self.offset, peer_acked, seen: self.seen }
+    }
 }
 
 /// A message start that is not yet parsed: how far it was looked at.
@@ -85,7 +93,8 @@ pub(super) enum SizeStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Death {
     NotHttp,
-    Bypassed,
+    /// Another layer goes on: see `Session::leaving`.
+    Left,
 }
 
 /// One direction.
@@ -220,15 +229,6 @@ pub(super) enum Owner {
     Orphan,
 }
 
-/// What the flow carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Unknown,
-    Http1,
-    Http2,
-    NotHttp,
-}
-
 /// Something of the response direction that waits for its request.
 pub(super) enum HeldItem {
     Data { len: usize, place: Place },
@@ -246,14 +246,14 @@ pub(super) struct Held {
 // Invariants: `halves` is indexed by wire direction. `open` is in request order; only its last may have
 // `request_done == false`; `owner == Front` means `open` is not empty. While `certain`, the next response
 // belongs to the first of `open` after `owed` responses that belong to nobody.
-pub struct Session {
+pub(crate) struct Session {
     pub(super) halves: [Half; 2],
     pub(super) open: VecDeque<Box<Open>>,
     pub(super) orphan: Option<Box<Open>>,
     pub(super) held: Option<Box<Held>>,
-    pub(super) names: Option<Box<FlowNames>>,
-    /// The client that a believed PROXY preface named.
-    pub(super) proxied: Option<Box<Host>>,
+    pub(crate) context: FlowContext,
+    /// Set once another layer goes on.
+    pub(crate) leaving: Option<Box<Leaving>>,
     pub(super) owner: Owner,
     pub(super) kind: Kind,
     /// `None` until content has told who is the client; then whether the flow's guess was wrong.
@@ -272,8 +272,6 @@ pub struct Session {
     pub(super) requests_silent: bool,
     /// Responses to come whose requests were given up.
     pub(super) owed: u32,
-    /// Transactions emitted.
-    pub(super) emitted: u32,
     /// `acked` of the request before.
     pub(super) request_acked: u64,
     /// Where the latest response started that came before anything of the requests' direction.
@@ -281,15 +279,15 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(midstream: bool) -> Self {
+    pub(crate) fn new(midstream: bool) -> Self {
         let first = if midstream { State::Search } else { State::Fresh };
         Self {
             halves: [Half::new(first), Half::new(first)],
             open: VecDeque::new(),
             orphan: None,
             held: None,
-            names: None,
-            proxied: None,
+            context: FlowContext::default(),
+            leaving: None,
             owner: Owner::Nobody,
             kind: Kind::Unknown,
             swapped: None,
@@ -300,10 +298,20 @@ impl Session {
             socks: false,
             requests_silent: false,
             owed: 0,
-            emitted: 0,
             request_acked: UNKNOWN,
             unasked: UNKNOWN,
         }
+    }
+
+    /// Makes the state of what begins inside another layer; `at`: offsets of the first bytes to come.
+    pub(crate) fn inside(context: FlowContext, at: [u64; 2]) -> Self {
+        let mut session = Self::new(false);
+        for (half, at) in session.halves.iter_mut().zip(at) {
+            half.state = State::Start;
+            half.next = at;
+        }
+        session.context = context;
+        session
     }
 
     /// Wire direction of the requests; the flow's guess while nothing is known.

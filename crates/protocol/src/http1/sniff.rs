@@ -149,10 +149,10 @@ pub(super) enum Want {
 pub(super) const UNDECIDED: usize = 16;
 
 /// Finds message starts in bytes whose framing is unknown.
-pub(super) struct Searcher(Finder<'static>);
+pub(crate) struct Searcher(Finder<'static>);
 
 impl Searcher {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Finder::new(b"HTTP/1."))
     }
 

@@ -5,7 +5,8 @@ use offpath_types::{
     Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Peer, Timestamp, Transaction, TunnelId,
 };
 
-use super::{Http, Session, assert_balanced};
+use super::assert_balanced;
+use crate::stage::{Http, Session};
 use crate::{ProtocolConfig, ProtocolCounters};
 
 #[derive(Clone, Debug)]

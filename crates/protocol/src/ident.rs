@@ -5,15 +5,15 @@ use sha1::{Digest, Sha1};
 
 /// A flow's two names; made once, when its first transaction starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FlowNames {
+pub(crate) struct FlowNames {
     /// First 8 bytes of BLAKE3 over key and start.
-    pub(super) flow_id: u64,
+    pub(crate) flow_id: u64,
     /// Community ID version 1, seed 0, before base64.
-    pub(super) community_id: [u8; 20],
+    pub(crate) community_id: [u8; 20],
 }
 
 impl FlowNames {
-    pub(super) fn new(flow: &FlowInfo) -> Self {
+    pub(crate) fn new(flow: &FlowInfo) -> Self {
         let (low, high) = (flow.key.peer(Side::Low), flow.key.peer(Side::High));
         let mut h = blake3::Hasher::new();
         for peer in [low, high] {

@@ -1,0 +1,458 @@
+//! A flow's protocols, one after the other: which layer reads it, and how one hands over to the next.
+//!
+//! ```text
+//! chunk ─▶ Http::chunk ─▶ enter ─▶ the session's layer ─┬─▶ Transaction
+//!                           ▲                           └─▶ leaves ─▶ Http::next_layer
+//!                           └── what it took and did not use ◀──────────┘ makes the next
+//! ```
+//! Every flow begins as HTTP/1, so plain HTTP/1 pays for one comparison and nothing else. A layer leaves by
+//! setting its `leaving`, at any byte: from then on it adds what it is given to [`Leaving::rest`], with offsets
+//! and times. When the call that it does so in is over, [`Http::next_layer`] looks at [`Leaving::next`] and
+//! makes the layer that goes on, and the rest enters that one as chunks like any other. What belongs to the flow
+//! and not to a layer (names, the client of a PROXY preface, the number of the next transaction) goes along in
+//! the [`FlowContext`].
+//!
+//! To add a protocol: a variant of [`Layer`] with its arms below; where the one before it is left, a variant of
+//! [`Next`], or a row in `undecided::judge` where the first bytes tell it. A layer that decrypts holds a [`Session`] of its
+//! own for what is inside ([`Session::inside`]) and gives it chunks through [`Http::chunk`], with offsets and
+//! acknowledgements of the inner streams: those are counted as bytes that came in, so the layer counts each
+//! byte that it took off as skipped or framing, as if it had carried nothing.
+//!
+//! Counted here: bytes and gaps when they come in (once, however many layers pass them on), transactions when they
+//! are handed on ([`Http::emit`]), flows when they end, by the last protocol that was recognised.
+
+mod leftover;
+mod undecided;
+
+use offpath_types::{
+    Anomalies, Anomaly, Chunk, Direction, FlowInfo, Host, IdentityKey, Timestamp, Transaction,
+};
+
+pub(crate) use self::leftover::Leftover;
+use self::undecided::Undecided;
+use crate::facts::Facts;
+use crate::http1::{self, Searcher};
+use crate::ident::FlowNames;
+use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
+
+/// Layers that a flow may go through. A tunnel in a tunnel in a tunnel is somebody's trick: past it, bypassed.
+const LAYERS_MAX: u8 = 8;
+
+/// The HTTP stage of one worker: configuration, scratch space and counters, shared by its sessions.
+pub struct Http {
+    pub(crate) config: ProtocolConfig,
+    pub(crate) facts: Facts,
+    pub(crate) searcher: Searcher,
+    pub(crate) counters: ProtocolCounters,
+    anomalies: AnomalyCounts,
+    /// Bytes in the buffers of all sessions.
+    pub(crate) held_bytes: usize,
+    /// Requests open in all sessions.
+    pub(crate) open_requests: usize,
+}
+
+/// The state of one flow: the layer that reads it now.
+pub struct Session {
+    layer: Layer,
+}
+
+/// Who reads a flow.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every flow is HTTP/1 and stays so: no second allocation"
+)]
+enum Layer {
+    Http1(http1::Session),
+    /// The first bytes may still be another protocol's.
+    Undecided(Box<Undecided>),
+    Opaque(Opaque),
+}
+
+/// Nothing more is parsed; bytes are counted.
+#[derive(Clone, Copy)]
+struct Opaque {
+    kind: Kind,
+    /// After an upgrade or in a tunnel, rather than of a flow that is not HTTP.
+    bypassed: bool,
+}
+
+/// What the flow carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[default]
+    Unknown,
+    Http1,
+    Http2,
+    NotHttp,
+}
+
+/// What stays with the flow, whoever reads it.
+#[derive(Default)]
+pub(crate) struct FlowContext {
+    names: Option<Box<FlowNames>>,
+    /// The client that a believed PROXY preface named.
+    pub(crate) proxied: Option<Box<Host>>,
+    /// Transactions emitted.
+    emitted: u32,
+    /// Layers left behind: 0 on the wire itself.
+    pub(crate) depth: u8,
+    /// What was recognised on the flow before this layer.
+    carried: Kind,
+}
+
+/// Which messages of a transaction were seen, whole or in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Request,
+    Response,
+    Both,
+}
+
+impl Seen {
+    /// With a request, and a response or none.
+    pub(crate) fn of_request(responded: bool) -> Self {
+        if responded { Self::Both } else { Self::Request }
+    }
+}
+
+/// What a layer leaves behind.
+pub(crate) struct Leaving {
+    /// What goes on.
+    pub(crate) next: Next,
+    /// Chunks that it took and did not use, from both directions.
+    pub(crate) rest: Leftover,
+    /// The layer's verdict on the flow.
+    pub(crate) kind: Kind,
+    /// By wire direction: anomalies for the next message.
+    pub(crate) pending: [Anomalies; 2],
+    /// By wire direction: offset of the first byte that the layer did not use.
+    pub(crate) at: [u64; 2],
+    pub(crate) context: FlowContext,
+}
+
+/// Why a layer leaves.
+#[expect(clippy::large_enum_variant, reason = "short-lived, and always within a box")]
+pub(crate) enum Next {
+    /// The first bytes, from the start of the flow or of a tunnel, are no HTTP/1: `undecided::judge` decides.
+    Unrecognised,
+    /// Nor are they anything else that is known.
+    Nothing,
+    /// The HTTP/2 connection preface begins here (RFC 9113 §3.4), sent by this direction's sender.
+    #[expect(dead_code, reason = "for the HTTP/2 layer")]
+    Http2 { requests: Direction },
+    /// A proxy answered CONNECT with 2xx: the rest begins anew.
+    Tunnel,
+    /// A server answered 101.
+    Upgraded(Upgraded),
+}
+
+/// A transaction that switched protocols, not yet emitted.
+#[expect(dead_code, reason = "for the layers that it upgrades to")]
+pub(crate) struct Upgraded {
+    pub(crate) to: Upgrade,
+    pub(crate) tx: Transaction,
+    /// A request was seen.
+    pub(crate) has_request: bool,
+    /// Wire direction of the requests.
+    pub(crate) requests: Direction,
+}
+
+/// What a 101 switches to (its Upgrade field).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// HTTP/2 in the clear (RFC 7540 §3.2).
+    H2c,
+    /// RFC 6455.
+    WebSocket,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// Returns this kind, or `before` where this one says less.
+    fn or(self, before: Self) -> Self {
+        match (self, before) {
+            (Self::Unknown, _) | (Self::NotHttp, Self::Http1 | Self::Http2) => before,
+            _ => self,
+        }
+    }
+}
+
+impl FlowContext {
+    /// Returns the flow's names.
+    pub(crate) fn names(&mut self, flow: &FlowInfo) -> FlowNames {
+        **self.names.get_or_insert_with(|| Box::new(FlowNames::new(flow)))
+    }
+
+    /// Tells whether this is inside something that was recognised: a tunnel, an upgrade.
+    fn inside(&self) -> bool {
+        self.carried != Kind::Unknown
+    }
+}
+
+impl Upgrade {
+    /// Reads the value of an Upgrade field.
+    pub(crate) fn of(value: &[u8]) -> Self {
+        match value.trim_ascii() {
+            v if v.eq_ignore_ascii_case(b"h2c") => Self::H2c,
+            v if v.eq_ignore_ascii_case(b"websocket") => Self::WebSocket,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Layer {
+    /// Returns what the layer leaves behind, if it leaves.
+    fn leaving(&mut self) -> Option<Box<Leaving>> {
+        match self {
+            Self::Http1(http1) => http1.leaving.take(),
+            Self::Undecided(undecided) => undecided.leaving.take(),
+            Self::Opaque(_) => None,
+        }
+    }
+}
+
+impl Http {
+    /// Makes the stage; `key` turns identities into hashes.
+    pub fn new(config: ProtocolConfig, key: IdentityKey) -> Self {
+        Self {
+            facts: Facts::new(config.facts.clone(), key),
+            config,
+            searcher: Searcher::new(),
+            counters: ProtocolCounters::default(),
+            anomalies: AnomalyCounts::default(),
+            held_bytes: 0,
+            open_requests: 0,
+        }
+    }
+
+    /// Opens the state of a new flow.
+    pub fn open(&mut self, flow: &FlowInfo) -> Session {
+        self.counters.flows_opened_total += 1;
+        Session { layer: Layer::Http1(http1::Session::new(flow.midstream)) }
+    }
+
+    /// Takes the next chunk of one direction; finished transactions are appended to `out`.
+    ///
+    /// `dir` is relative to the flow's `client_side`, right or wrong. Chunks of a direction come in stream
+    /// order without holes (a hole is a [`Chunk::Gap`]). `now` is the packet time of the call.
+    pub fn chunk(
+        &mut self,
+        s: &mut Session,
+        flow: &FlowInfo,
+        dir: Direction,
+        chunk: Chunk<'_>,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) {
+        match chunk {
+            Chunk::Data { bytes, .. } => self.counters.bytes_in_total += bytes.len() as u64,
+            Chunk::Gap { len, .. } => self.counters.gap_bytes_total += len,
+            Chunk::End { .. } => {}
+        }
+        self.enter(s, flow, dir, chunk, now, out);
+    }
+
+    /// Notes that overlapping segments of `dir` disagreed: the message in progress (or the next) is marked.
+    pub fn overlap_conflict(&mut self, s: &mut Session, dir: Direction) {
+        match &mut s.layer {
+            Layer::Http1(http1) => http1.mark(dir, Anomaly::OverlapConflict),
+            Layer::Undecided(undecided) => undecided.pending[dir.index()].insert(Anomaly::OverlapConflict),
+            Layer::Opaque(_) => {}
+        }
+    }
+
+    /// Tells whether bytes of `dir` still matter: false once the flow is known not to be HTTP, was upgraded
+    /// or became a tunnel of something else. Bytes delivered all the same are counted and passed over.
+    pub fn wants(&self, s: &Session, dir: Direction) -> bool {
+        match &s.layer {
+            Layer::Http1(http1) => http1.wants(dir),
+            Layer::Undecided(_) => true,
+            Layer::Opaque(_) => false,
+        }
+    }
+
+    /// Ends the flow; whatever is open is appended to `out`.
+    pub fn close(&mut self, mut s: Session, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
+        let (mut kind, mut carried);
+        loop {
+            (kind, carried) = match &mut s.layer {
+                Layer::Http1(http1) => {
+                    http1.close(self, flow, now, out);
+                    (http1.kind(), http1.context.carried)
+                }
+                Layer::Undecided(undecided) => {
+                    self.held_bytes -= undecided.rest.len();
+                    self.pass(undecided.context.inside(), undecided.rest.len());
+                    (Kind::Unknown, undecided.context.carried)
+                }
+                Layer::Opaque(opaque) => (opaque.kind, Kind::Unknown),
+            };
+            // What was held until now may have shown another protocol.
+            let Some(leaving) = s.layer.leaving() else { break };
+            self.change(&mut s, leaving, flow, now, out);
+        }
+        let counters = &mut self.counters;
+        match kind.or(carried) {
+            Kind::Unknown => counters.flows_unrecognised_total += 1,
+            Kind::Http1 => counters.flows_http1_total += 1,
+            Kind::Http2 => counters.flows_http2_total += 1,
+            Kind::NotHttp => counters.flows_not_http_total += 1,
+        }
+    }
+
+    /// Returns the counts so far.
+    pub fn counters(&self) -> &ProtocolCounters {
+        &self.counters
+    }
+
+    /// Returns how many transactions had each anomaly.
+    pub fn anomaly_counts(&self) -> &AnomalyCounts {
+        &self.anomalies
+    }
+
+    /// Returns what was found in heads and bodies.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Bytes that open sessions hold in buffers.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Requests that wait for their response in open sessions.
+    pub fn open_requests(&self) -> usize {
+        self.open_requests
+    }
+}
+
+impl Http {
+    /// Hands a transaction on: the last step of every layer. `tx.complete` is set already.
+    #[inline]
+    pub(crate) fn emit(
+        &mut self,
+        context: &mut FlowContext,
+        flow: &FlowInfo,
+        now: Timestamp,
+        mut tx: Transaction,
+        seen: Seen,
+        out: &mut Vec<Transaction>,
+    ) {
+        tx.index = context.emitted;
+        tx.emitted = now;
+        context.emitted = context.emitted.wrapping_add(1);
+        if flow.midstream && (tx.index == 0 || !tx.complete) {
+            tx.anomalies.insert(Anomaly::Midstream);
+        }
+        let counters = &mut self.counters;
+        counters.transactions_total += 1;
+        match seen {
+            Seen::Both if tx.complete => counters.transactions_complete_total += 1,
+            Seen::Both => counters.transactions_incomplete_total += 1,
+            Seen::Request => {
+                tx.anomalies.insert(Anomaly::ResponseMissing);
+                counters.transactions_request_only_total += 1;
+            }
+            Seen::Response => {
+                tx.anomalies.insert(Anomaly::RequestMissing);
+                counters.transactions_response_only_total += 1;
+            }
+        }
+        self.anomalies.add(tx.anomalies);
+        out.push(tx);
+    }
+
+    /// Gives a chunk to the layer that reads the flow, and the flow to the next one where that leaves.
+    fn enter(
+        &mut self,
+        s: &mut Session,
+        flow: &FlowInfo,
+        dir: Direction,
+        chunk: Chunk<'_>,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) {
+        let leaving = match &mut s.layer {
+            Layer::Http1(http1) => {
+                http1.chunk(self, flow, dir, chunk, now, out);
+                http1.leaving.take()
+            }
+            Layer::Undecided(undecided) => {
+                self.held_bytes -= undecided.rest.len();
+                undecided.chunk(dir, chunk);
+                self.held_bytes += undecided.rest.len();
+                undecided.leaving.take()
+            }
+            Layer::Opaque(opaque) => {
+                let bypassed = opaque.bypassed;
+                match chunk {
+                    Chunk::Data { bytes, .. } => self.pass(bypassed, bytes.len()),
+                    Chunk::Gap { len, .. } => self.counters.gap_bytes_ignored_total += len,
+                    Chunk::End { .. } => {}
+                }
+                None
+            }
+        };
+        if let Some(leaving) = leaving {
+            self.change(s, leaving, flow, now, out);
+        }
+    }
+
+    /// Makes the next layer and gives it what the one before left. Depth: at most [`LAYERS_MAX`].
+    #[cold]
+    fn change(
+        &mut self,
+        s: &mut Session,
+        leaving: Box<Leaving>,
+        flow: &FlowInfo,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) {
+        let Leaving { next, rest, kind, pending, at, mut context } = *leaving;
+        context.depth += 1;
+        context.carried = kind.or(context.carried);
+        let at = [Direction::ToServer, Direction::ToClient].map(|d| rest.start(d).unwrap_or(at[d.index()]));
+        s.layer = self.next_layer(next, pending, at, context, flow, now, out);
+        for (dir, chunk) in rest.chunks() {
+            self.enter(s, flow, dir, chunk, now, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a layer may need, in one place")]
+    fn next_layer(
+        &mut self,
+        next: Next,
+        pending: [Anomalies; 2],
+        at: [u64; 2],
+        mut context: FlowContext,
+        flow: &FlowInfo,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) -> Layer {
+        let carried = context.carried;
+        match next {
+            Next::Upgraded(Upgraded { tx, has_request, .. }) => {
+                let seen = if has_request { Seen::Both } else { Seen::Response };
+                self.emit(&mut context, flow, now, tx, seen, out);
+                Layer::Opaque(Opaque { kind: carried, bypassed: true })
+            }
+            _ if context.depth >= LAYERS_MAX => Layer::Opaque(Opaque { kind: carried, bypassed: true }),
+            Next::Tunnel => Layer::Http1(http1::Session::inside(context, at)),
+            Next::Unrecognised => Layer::Undecided(Box::new(Undecided::new(context, pending, at))),
+            Next::Http2 { .. } => Layer::Opaque(Opaque { kind: Kind::Http2, bypassed: context.inside() }),
+            Next::Nothing => {
+                Layer::Opaque(Opaque { kind: Kind::NotHttp.or(carried), bypassed: context.inside() })
+            }
+        }
+    }
+
+    /// Counts bytes that nobody parses.
+    fn pass(&mut self, bypassed: bool, len: usize) {
+        if bypassed {
+            self.counters.skipped_bytes_bypassed_total += len as u64;
+        } else {
+            self.counters.skipped_bytes_not_http_total += len as u64;
+        }
+    }
+}
