@@ -18,4 +18,5 @@ mod stage;
 pub use config::{ProtocolConfig, ProtocolLimits};
 pub use counters::{AnomalyCounts, ProtocolCounters};
 pub use http1::fuzz_http1_cuts;
+pub use http2::{bench_hpack_blocks, fuzz_hpack_block};
 pub use stage::{Http, Session};

@@ -457,3 +457,6 @@ impl<F: FnMut(Option<&[u8]>, Option<&[u8]>, bool)> Output<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

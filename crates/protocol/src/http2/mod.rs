@@ -2,8 +2,8 @@
 
 #[allow(dead_code, reason = "the parser that uses it comes next")]
 mod hpack;
+mod hpack_model;
 mod huffman;
 mod static_table;
 
-#[cfg(test)]
-mod hpack_tests;
+pub use hpack_model::{bench_hpack_blocks, fuzz_hpack_block};
