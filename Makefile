@@ -43,7 +43,7 @@ replay: setup ## replay one capture: make replay CAP=captures/…/input.pcap
 	$(OFFPATH) replay $(CAP)
 
 .PHONY: test
-test: lint unit golden unit-root lab ## everything that CI runs
+test: lint unit golden unit-root lab lab-mirror ## everything that CI runs
 
 .PHONY: check
 check: lint unit ## lint and unit tests: fast, no root
@@ -85,6 +85,10 @@ tunnels-tshark: ## have tshark confirm the golden captures of tunnels
 .PHONY: lab
 lab: setup-lab build ## closed loop in network namespaces: mirror, attack, block, proof (needs root)
 	$(SUDO) crates/testkit/lab/lab.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
+
+.PHONY: lab-mirror
+lab-mirror: setup-lab build ## a VXLAN mirror between namespaces: listener, interfaces, split tap, followed file (needs root)
+	$(SUDO) crates/testkit/lab/mirror.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
 
 .PHONY: conformance
 conformance: build ## compare with captures made by others: make conformance CORPUS=folder-with-conform.py

@@ -8,5 +8,6 @@ mod fuzz;
 mod golden;
 mod overload;
 mod replay;
+mod sources;
 mod support;
 mod webhook;

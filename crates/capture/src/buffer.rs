@@ -14,6 +14,8 @@ pub(crate) struct Refill {
     end: usize,
     base: u64,
     done: bool,
+    /// The input has nothing just now, and will be asked again.
+    pending: bool,
     failed: Option<io::Error>,
 }
 
@@ -21,7 +23,16 @@ impl Refill {
     /// Makes a window over `input` with a buffer of `bytes`. The buffer grows when a record needs more, and
     /// only as data really arrives: a record that lies about its length allocates at most twice the data.
     pub(crate) fn new(input: Box<dyn Read + Send>, bytes: usize) -> Self {
-        Self { input, buf: vec![0; bytes.max(64)], start: 0, end: 0, base: 0, done: false, failed: None }
+        Self {
+            input,
+            buf: vec![0; bytes.max(64)],
+            start: 0,
+            end: 0,
+            base: 0,
+            done: false,
+            pending: false,
+            failed: None,
+        }
     }
 
     /// Returns what is buffered and not consumed.
@@ -31,7 +42,7 @@ impl Refill {
     }
 
     /// Tries to have `n` bytes in the window; tells whether they are there. Only the end of the stream (or
-    /// a failure, see [`Refill::failure`]) leaves fewer.
+    /// a failure, see [`Refill::failure`]; or an input that would block, see [`Refill::is_pending`]) leaves fewer.
     #[inline]
     pub(crate) fn ensure(&mut self, n: usize) -> bool {
         self.end - self.start >= n || self.fill(n)
@@ -61,6 +72,11 @@ impl Refill {
         self.base + self.end as u64
     }
 
+    /// Tells whether the last time that bytes were missing, they may still come.
+    pub(crate) const fn is_pending(&self) -> bool {
+        self.pending
+    }
+
     /// Returns the failure that ended the stream, if it was one.
     pub(crate) fn failure(&self) -> Option<&io::Error> {
         self.failed.as_ref()
@@ -74,6 +90,7 @@ impl Refill {
             self.end -= self.start;
             self.start = 0;
         }
+        self.pending = false;
         while self.end < n && !self.done {
             if self.end == self.buf.len() {
                 self.buf.resize(self.buf.len() * 2, 0);
@@ -82,6 +99,10 @@ impl Refill {
                 Ok(0) => self.done = true,
                 Ok(got) => self.end += got,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.pending = true;
+                    break;
+                }
                 Err(e) => {
                     self.done = true;
                     self.failed = Some(e);

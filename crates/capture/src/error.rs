@@ -59,6 +59,14 @@ pub enum SourceError {
         /// Those that exist.
         available: String,
     },
+    /// A mirror's datagrams can't be listened for.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Address and port.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The process may not capture.
     #[error(
         "not permitted to capture on {interface}: run as root, or give the binary the capability \

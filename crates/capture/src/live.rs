@@ -4,19 +4,18 @@
 //! 1489), so the handle is non-blocking and we poll its descriptor ourselves.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use offpath_types::{Frame, LinkType, Timestamp};
 use pcap::{Active, Capture, Device, Error, Precision};
 
+use crate::clock::{self, IDLE_LAG_NANOS, now};
 use crate::sys::{self, Ready};
 use crate::{CaptureCounters, PacketSource, Polled, SourceError};
 
 /// After how many milliseconds the kernel hands over a block of the ring that is not full: the wait of a
 /// frame on a quiet link.
 const BLOCK_RETIRE_MS: i32 = 10;
-/// How far [`Polled::Idle`] stays behind the clock: frames that wait in an open block are younger than this.
-const IDLE_LAG_NANOS: u64 = 50_000_000;
 /// The kernel's counts are fetched after so many frames (one system call), and when idle.
 const STATS_EVERY_FRAMES: u32 = 4096;
 
@@ -64,7 +63,7 @@ impl LiveOptions {
 
 /// Frames from a live interface.
 ///
-/// The kernel's drops are in [`CaptureCounters`]; [`LiveSource::refresh`] fetches their newest state.
+/// The kernel's drops are in [`CaptureCounters`]; [`PacketSource::refresh`] fetches their newest state.
 pub struct LiveSource {
     capture: Capture<Active>,
     state: State,
@@ -145,20 +144,6 @@ impl LiveSource {
         self.state.link
     }
 
-    /// Fetches the kernel's counts (one system call); otherwise they lag by up to 4096 frames or one poll.
-    pub fn refresh(&mut self) {
-        self.state.stats_in = STATS_EVERY_FRAMES;
-        let Ok(stat) = self.capture.stats() else { return };
-        let now = [stat.received, stat.dropped, stat.if_dropped];
-        let [received, dropped, by_interface] =
-            std::array::from_fn(|i| u64::from(now[i].wrapping_sub(self.state.seen[i])));
-        self.state.seen = now;
-        let c = &mut self.state.counters;
-        c.kernel_received += received;
-        c.kernel_dropped += dropped;
-        c.interface_dropped += by_interface;
-    }
-
     /// Joins the group and puts aside what was caught before: the other workers' sockets saw it too.
     fn join(&mut self, group: u16) -> Result<(), SourceError> {
         sys::join_fanout(self.capture.as_fd(), group).map_err(|source| SourceError::Fanout {
@@ -225,6 +210,20 @@ impl PacketSource for LiveSource {
     fn counters(&self) -> CaptureCounters {
         self.state.counters
     }
+
+    /// Fetches the kernel's counts (one system call); otherwise they lag by up to 4096 frames or one poll.
+    fn refresh(&mut self) {
+        self.state.stats_in = STATS_EVERY_FRAMES;
+        let Ok(stat) = self.capture.stats() else { return };
+        let now = [stat.received, stat.dropped, stat.if_dropped];
+        let [received, dropped, by_interface] =
+            std::array::from_fn(|i| u64::from(now[i].wrapping_sub(self.state.seen[i])));
+        self.state.seen = now;
+        let c = &mut self.state.counters;
+        c.kernel_received += received;
+        c.kernel_dropped += dropped;
+        c.interface_dropped += by_interface;
+    }
 }
 
 impl State {
@@ -242,8 +241,7 @@ impl State {
     }
 
     fn idle(&mut self) -> Polled<'static> {
-        let settled = Timestamp::from_nanos(now().as_nanos().saturating_sub(IDLE_LAG_NANOS));
-        self.newest = self.newest.max(settled);
+        self.newest = self.newest.max(clock::settled());
         Polled::Idle(self.newest)
     }
 
@@ -260,13 +258,6 @@ impl State {
             Err(e) => Err(SourceError::Live { interface: self.interface.clone(), message: e.to_string() }),
         }
     }
-}
-
-/// Reads the clock: live capture is where packet time comes from.
-#[expect(clippy::disallowed_methods, reason = "live capture reads the clock so that others need not")]
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_parts(since.as_secs(), u64::from(since.subsec_nanos()))
 }
 
 /// Returns a packet's time; with nanosecond precision `tv_usec` holds nanoseconds (pcap_set_tstamp_precision).

@@ -173,6 +173,12 @@ impl CaptureReader {
                 Format::Ng(f) => f.next(&mut self.buf, books),
                 Format::Snoop(f) => f.next(&mut self.buf),
             };
+            // A snoop record without its padding is only the last one if nothing follows.
+            let early = matches!((&step, &self.format), (Step::Frame(_), Format::Snoop(_)));
+            if self.buf.is_pending() && (early || matches!(step, Step::End | Step::Cut { .. })) {
+                // The step took nothing: it is tried again when there is more.
+                return false;
+            }
             match step {
                 Step::Frame(mut meta) => {
                     if meta.time < self.newest {
@@ -204,6 +210,11 @@ impl CaptureReader {
                 }
             }
         }
+    }
+
+    /// Tells whether [`CaptureReader::advance`] found nothing only because the input has nothing just now.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.ended && self.buf.is_pending()
     }
 
     /// Returns the time of the frame that [`CaptureReader::advance`] found.

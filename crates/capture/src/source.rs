@@ -31,6 +31,9 @@ pub trait PacketSource {
 
     /// Returns what has been counted so far.
     fn counters(&self) -> CaptureCounters;
+
+    /// Fetches counts that are kept elsewhere (the kernel's), where there are any; otherwise they may lag.
+    fn refresh(&mut self) {}
 }
 
 impl<S: PacketSource + ?Sized> PacketSource for &mut S {
@@ -41,6 +44,10 @@ impl<S: PacketSource + ?Sized> PacketSource for &mut S {
     fn counters(&self) -> CaptureCounters {
         (**self).counters()
     }
+
+    fn refresh(&mut self) {
+        (**self).refresh();
+    }
 }
 
 impl<S: PacketSource + ?Sized> PacketSource for Box<S> {
@@ -50,6 +57,10 @@ impl<S: PacketSource + ?Sized> PacketSource for Box<S> {
 
     fn counters(&self) -> CaptureCounters {
         (**self).counters()
+    }
+
+    fn refresh(&mut self) {
+        (**self).refresh();
     }
 }
 

@@ -5,6 +5,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use offpath_types::Timestamp;
+
 /// What [`poll_readable`] saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
@@ -49,6 +51,156 @@ pub(crate) fn join_fanout(fd: BorrowedFd<'_>, group: u16) -> io::Result<()> {
             size_of::<u32>() as libc::socklen_t,
         )
     })
+}
+
+/// Lets the kernel hold up to `bytes` for a socket, past `net.core.rmem_max` (needs `CAP_NET_ADMIN`).
+pub(crate) fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_integer(fd, libc::SO_RCVBUFFORCE, value)
+}
+
+/// Has the kernel note when each datagram arrived.
+pub(crate) fn stamp_datagrams(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_integer(fd, libc::SO_TIMESTAMPNS, 1)
+}
+
+fn set_integer(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of::<c_int>()` bytes from a live c_int; `fd` is open while borrowed.
+    checked(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+}
+
+/// Returns how many datagrams a socket has dropped, mostly since its buffer was full; wraps.
+pub(crate) fn socket_drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `SO_MEMINFO` and the position of `SK_MEMINFO_DROPS` (asm-generic/socket.h, linux/sock_diag.h; since 4.12).
+    const SO_MEMINFO: libc::c_int = 55;
+    const DROPS: usize = 8;
+    let mut words = [0u32; 16];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, the size of the live array; `fd` is open while borrowed.
+    checked(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(words[DROPS])
+}
+
+/// Datagrams of one batch, in memory that is allocated once.
+// Invariant: `used <= COUNT`; datagram `i` is the first `lens[i] <= SLOT` bytes of slot `i`.
+pub(crate) struct Datagrams {
+    bytes: Vec<u8>,
+    lens: [u32; Self::COUNT],
+    times: [Option<Timestamp>; Self::COUNT],
+    used: usize,
+}
+
+impl Datagrams {
+    /// Datagrams per system call.
+    const COUNT: usize = 32;
+    /// The longest UDP payload is 65507 bytes.
+    const SLOT: usize = 65_536;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: vec![0; Self::COUNT * Self::SLOT],
+            lens: [0; Self::COUNT],
+            times: [None; Self::COUNT],
+            used: 0,
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) const fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// Returns datagram `index`, and when it arrived; an empty one past the end.
+    pub(crate) fn get(&self, index: usize) -> (&[u8], Option<Timestamp>) {
+        let at = index * Self::SLOT;
+        let len = self.lens.get(index).map_or(0, |n| *n as usize);
+        (self.bytes.get(at..at + len).unwrap_or_default(), self.times.get(index).copied().flatten())
+    }
+
+    /// Replaces the batch with what waits in the socket, without waiting for more (recvmmsg(2)).
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        /// Room for one timestamp with its header, aligned as `cmsghdr` wants it.
+        #[derive(Clone, Copy)]
+        #[repr(align(8))]
+        struct Control([u8; 64]);
+
+        self.used = 0;
+        let mut controls = [Control([0; 64]); Self::COUNT];
+        let mut pieces: [libc::iovec; Self::COUNT] =
+            std::array::from_fn(|_| libc::iovec { iov_base: std::ptr::null_mut(), iov_len: Self::SLOT });
+        // SAFETY: all bytes zero is a valid `mmsghdr` (integers and null pointers).
+        let mut headers: [libc::mmsghdr; Self::COUNT] = unsafe { std::mem::zeroed() };
+        for (slot, piece) in self.bytes.chunks_exact_mut(Self::SLOT).zip(&mut pieces) {
+            piece.iov_base = slot.as_mut_ptr().cast();
+        }
+        for ((header, piece), control) in headers.iter_mut().zip(&mut pieces).zip(&mut controls) {
+            header.msg_hdr.msg_iov = piece;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = control.0.len();
+        }
+        // SAFETY: COUNT headers are live, each with one live iovec over a slot of SLOT bytes of its own and a control
+        // buffer of the length given; all outlive the call, and nobody else refers to them meanwhile. `fd` is open
+        // while borrowed. No timeout.
+        let got = unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                Self::COUNT as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        let Ok(got) = usize::try_from(got) else {
+            let e = io::Error::last_os_error();
+            return match e.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                // An ICMP error for something that was never sent from here.
+                io::ErrorKind::ConnectionRefused => Ok(()),
+                _ => Err(e),
+            };
+        };
+        self.used = got.min(Self::COUNT);
+        for (i, header) in headers.iter().take(self.used).enumerate() {
+            self.lens[i] = header.msg_len.min(Self::SLOT as u32);
+            self.times[i] = stamp_of(&header.msg_hdr);
+        }
+        Ok(())
+    }
+}
+
+/// Returns the time that the kernel put into the control messages of `header`.
+fn stamp_of(header: &libc::msghdr) -> Option<Timestamp> {
+    // SAFETY: the kernel filled in the control buffer of a header that is live with it, and set its length; the
+    // macro looks no further than that.
+    let first = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: null, or a whole control message header within the buffer (CMSG_FIRSTHDR checks its length).
+    let message = unsafe { first.as_ref() }?;
+    if message.cmsg_level != libc::SOL_SOCKET || message.cmsg_type != libc::SCM_TIMESTAMPNS {
+        return None;
+    }
+    // SAFETY: a message of this type holds a `timespec` (socket(7)), perhaps not aligned.
+    let time = unsafe { std::ptr::read_unaligned(libc::CMSG_DATA(first).cast::<libc::timespec>()) };
+    Some(Timestamp::from_parts(u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?))
 }
 
 /// A user's numbers.

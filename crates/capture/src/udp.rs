@@ -194,7 +194,8 @@ mod tests {
         }
         let after = clock::now();
         let got = drain(&mut source);
-        let numbers: Vec<_> = got.iter().map(|(_, b)| u32::from_be_bytes(*b.first_chunk().unwrap())).collect();
+        let numbers: Vec<_> =
+            got.iter().map(|(_, b)| u32::from_be_bytes(*b.first_chunk().unwrap())).collect();
         assert_eq!(numbers, (0..200).collect::<Vec<_>>());
         assert_eq!(got[7].1.len(), 60_000);
         assert!(got.is_sorted_by_key(|(time, _)| *time));

@@ -74,7 +74,8 @@ pub(crate) struct OutputArgs {
 /// Arguments of `replay`.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// Capture files, directories or globs (pcap, pcapng; gzip and zstd are seen by content); `-` is standard input.
+    /// Capture files, directories or globs (pcap, pcapng; gzip and zstd are seen by content); `-` is standard input;
+    /// `tcp://HOST:PORT` is a pcap-over-IP server.
     #[arg(required = true, value_name = "FILES")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
@@ -85,6 +86,10 @@ pub(crate) struct ReplayArgs {
     /// TLS key log (NSS format). Must be readable; decryption is not built in yet.
     #[arg(long, value_name = "FILE")]
     pub(crate) keylog: Option<PathBuf>,
+    /// Go on as the files grow and new ones come, until SIGINT or SIGTERM; a server `tcp://HOST:PORT` is connected to
+    /// again.
+    #[arg(long)]
+    pub(crate) follow: bool,
     /// Send decisions to the configured webhooks (a replay sends nothing otherwise).
     #[arg(long)]
     pub(crate) deliver: bool,
@@ -96,9 +101,16 @@ pub(crate) struct AttachArgs {
     /// Interface to listen on; repeat for several.
     #[arg(long, short, value_name = "NAME")]
     pub(crate) interface: Vec<String>,
+    /// Listen for a mirror's datagrams: `vxlan://0.0.0.0:4789`, `geneve://0.0.0.0:6081`; repeat for several. Needs no
+    /// capture privilege.
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Vec<String>,
+    /// Read from a pcap-over-IP server: `tcp://HOST:PORT`; repeat for several.
+    #[arg(long, value_name = "URL")]
+    pub(crate) pcap_over_ip: Vec<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Workers per interface; they share its traffic through a packet fanout group.
+    /// Workers per interface or listener; they share its traffic, both directions of a flow together.
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) workers: Option<u8>,
     /// BPF filter, as tcpdump takes it.

@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
-use offpath_capture::{
-    LiveOptions, LiveSource, PacketSource, Polled, PrivilegeError, SourceError, drop_privileges,
-};
+use offpath_capture::{Polled, PrivilegeError, SourceError, drop_privileges};
 use offpath_packet::{Decoder, Outcome};
 use offpath_types::Timestamp;
 
 use crate::args::{AttachArgs, Format};
 use crate::config::Config;
+use crate::exchange::{Exchange, exchange};
 use crate::exit::{Failure, stop_on_signal};
 use crate::judge::{Judge, wall_now};
 use crate::ledger::Ledger;
 use crate::merge::{Batch, Mark, Merge};
 use crate::output::StatsFile;
 use crate::records::RecordWriter;
+use crate::sources::{Live, open_live};
 use crate::worker::Worker;
 
 /// Batches that wait for scoring, per lane.
@@ -52,8 +52,8 @@ impl Shared {
         Self { stop, dropped: AtomicU64::new(0), ledgers: Mutex::new(vec![Ledger::default(); lanes]) }
     }
 
-    fn publish(&self, lane: usize, source: &LiveSource, decoder: &Decoder, worker: &Worker) {
-        let mut ledger = Ledger::default();
+    fn publish(&self, lane: usize, source: &Live, decoder: &Decoder, exchange: &Exchange, worker: &Worker) {
+        let mut ledger = Ledger { handover: Some(exchange.counters()), ..Ledger::default() };
         ledger.add_source(source.counters(), *decoder.counters());
         ledger.add_worker(worker);
         if let Some(slot) = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(lane) {
@@ -79,44 +79,44 @@ pub(crate) fn run(
     judge: &mut Judge,
     stats: &mut Option<StatsFile>,
 ) -> Result<(Ledger, Option<Failure>), Failure> {
-    let interfaces = if args.interface.is_empty() { &config.capture.interfaces } else { &args.interface };
-    if interfaces.is_empty() {
-        return Err(Failure::usage(anyhow::anyhow!(
-            "no interface: give one with -i, or set capture.interfaces in the configuration"
-        )));
-    }
-    if let Some(twice) = interfaces.iter().enumerate().find(|(i, name)| interfaces[..*i].contains(name)) {
-        return Err(Failure::usage(anyhow::anyhow!("interface {} is named twice", twice.1)));
-    }
-    let workers = config.workers(args.workers);
-    let mut sources = Vec::new();
-    for (number, interface) in interfaces.iter().enumerate() {
-        for worker in 0..workers {
-            let options = live_options(args, config, interface, number, worker, workers);
-            sources.push(LiveSource::open(&options).map_err(|e| source_failure(interface, e))?);
-        }
-    }
+    let stop = stop_on_signal()?;
+    let sources = open_live(args, config, &stop)?;
     let user = args.user.as_deref().unwrap_or(&config.capture.user);
     if !user.is_empty() {
-        drop_privileges(Some(user)).map_err(|e| match e {
+        let dropped = match drop_privileges(Some(user)) {
+            // The default is meant for root. Without a packet socket there was no need to be root.
+            Err(PrivilegeError::NotRoot { .. }) if args.user.is_none() && !sources.interfaces => {
+                drop_privileges(None)
+            }
+            other => other,
+        };
+        dropped.map_err(|e| match e {
             PrivilegeError::NoUser { .. } | PrivilegeError::NotRoot { .. } => Failure::usage(e.into()),
             e => Failure::ours(e.into()),
         })?;
     }
-    let lanes = sources.len();
-    let shared = Arc::new(Shared::new(stop_on_signal()?, lanes));
+    let lanes = sources.groups.iter().map(Vec::len).sum();
+    let shared = Arc::new(Shared::new(stop, lanes));
     if !args.output.quiet {
-        eprintln!("offpath: attached to {} with {lanes} workers; stop with Ctrl-C", interfaces.join(", "));
+        eprintln!("offpath: attached to {} with {lanes} workers; stop with Ctrl-C", sources.names.join(", "));
     }
+    let seed = judge.key().seed(b"flow-hash");
+    let exchanges: Vec<_> = if config.capture.split_tap {
+        exchange(lanes, seed, true)
+    } else {
+        sources.groups.iter().flat_map(|group| exchange(group.len(), seed, false)).collect()
+    };
     let (sender, receiver) = bounded::<(usize, Batch)>(QUEUE_BATCHES * lanes);
     let mut joins = Vec::new();
-    for (lane, source) in sources.into_iter().enumerate() {
+    for (lane, (source, exchange)) in sources.groups.into_iter().flatten().zip(exchanges).enumerate() {
         let (shared, sender, format) = (Arc::clone(&shared), sender.clone(), args.output.format);
         let decoder = Decoder::new(config.decoder_limits());
         let worker = config.worker_of_lane(lanes, judge.key());
         let records = judge.records_wanted();
-        let body =
-            move || capture_loop(lane, source, decoder, worker, &sender, &shared, records.then_some(format));
+        let body = move || {
+            let pipe = Pipe { source, decoder, exchange, worker };
+            capture_loop(lane, pipe, &sender, &shared, records.then_some(format))
+        };
         joins.push(
             thread::Builder::new()
                 .name(format!("capture-{lane}"))
@@ -174,42 +174,22 @@ pub(crate) fn run(
     Ok((shared.ledger(), failure))
 }
 
-fn live_options(
-    args: &AttachArgs,
-    config: &Config,
-    interface: &str,
-    number: usize,
-    worker: usize,
-    workers: usize,
-) -> LiveOptions {
-    LiveOptions {
-        interface: interface.to_owned(),
-        worker: worker as u16,
-        workers: workers as u16,
-        // Different for each interface and process; the kernel keeps groups by this number per network namespace.
-        fanout_group: (std::process::id() as u16).wrapping_mul(31).wrapping_add(number as u16),
-        filter: args.filter.clone().or_else(|| config.capture.filter.clone()).unwrap_or_default(),
-        snaplen: args.snaplen.unwrap_or(config.capture.snaplen_bytes),
-        ring_bytes: args.ring_mib.unwrap_or(config.capture.ring_mib).saturating_mul(1 << 20),
-        promiscuous: config.capture.promiscuous && !args.no_promiscuous,
-        poll_ms: config.capture.poll_ms as u16,
-    }
-}
-
-fn source_failure(interface: &str, error: SourceError) -> Failure {
-    let kind = if matches!(error, SourceError::Filter { .. }) { Failure::usage } else { Failure::input };
-    kind(anyhow::Error::new(error).context(format!("cannot capture on {interface}")))
+/// What one worker is made of, from the source to the flow table.
+struct Pipe {
+    source: Live,
+    decoder: Decoder,
+    exchange: Exchange,
+    worker: Worker,
 }
 
 fn capture_loop(
     lane: usize,
-    mut source: LiveSource,
-    mut decoder: Decoder,
-    mut worker: Worker,
+    pipe: Pipe,
     sender: &Sender<(usize, Batch)>,
     shared: &Shared,
     format: Option<Format>,
 ) -> Result<(), SourceError> {
+    let Pipe { mut source, mut decoder, mut exchange, mut worker } = pipe;
     let mut writer = format.map(RecordWriter::new);
     let (mut frames, mut flushed, mut published) = (0u32, Timestamp::ZERO, Timestamp::ZERO);
     let mut stopping: Option<Timestamp> = None;
@@ -219,7 +199,11 @@ fn capture_loop(
             Ok(Polled::Frame(frame)) => {
                 frames += 1;
                 if let Outcome::Tcp(segment) = decoder.decode(&frame) {
-                    worker.segment(&segment);
+                    if !exchange.takes(&segment) {
+                        worker.segment(&segment);
+                    } else if exchange.push(&segment) {
+                        frames = FLUSH_FRAMES;
+                    }
                 }
                 (frame.time, false)
             }
@@ -232,11 +216,12 @@ fn capture_loop(
         };
         if idle || frames >= FLUSH_FRAMES || now.nanos_since(flushed) >= FLUSH_NANOS {
             (frames, flushed) = (0, now);
-            hand_on(lane, now, &mut worker, sender, shared, writer.as_mut());
+            let settled = exchange.turn(now, &mut worker);
+            hand_on(lane, settled, &mut worker, sender, shared, writer.as_mut());
         }
         if now.nanos_since(published) >= 1_000_000_000 {
             published = now;
-            shared.publish(lane, &source, &decoder, &worker);
+            shared.publish(lane, &source, &decoder, &exchange, &worker);
         }
         if shared.stop.load(Ordering::Relaxed) {
             // What the kernel still holds is read before the end, for a bounded time.
@@ -246,6 +231,7 @@ fn capture_loop(
             }
         }
     }
+    exchange.finish(&mut worker);
     let mut finished = Vec::new();
     worker.collect(flushed, Timestamp::MAX, &mut finished);
     worker.finish(&mut finished);
@@ -253,7 +239,7 @@ fn capture_loop(
     let _ = sender.send((lane, Batch::live(finished, Mark::END, writer.as_mut())));
     // The kernel's last word on what it dropped.
     source.refresh();
-    shared.publish(lane, &source, &decoder, &worker);
+    shared.publish(lane, &source, &decoder, &exchange, &worker);
     result
 }
 

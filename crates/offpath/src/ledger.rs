@@ -7,6 +7,7 @@ use offpath_score::ScoreCounters;
 use offpath_types::counters;
 use serde_json::{Map, Value, json};
 
+use crate::exchange::HandoverCounters;
 use crate::worker::{ShardCounters, Worker};
 
 counters! {
@@ -34,6 +35,8 @@ counters! {
 pub(crate) struct Ledger {
     pub(crate) capture: CaptureCounters,
     pub(crate) decode: DecodeCounters,
+    /// Live only.
+    pub(crate) handover: Option<HandoverCounters>,
     pub(crate) shards: ShardCounters,
     pub(crate) pipeline: PipelineCounters,
     pub(crate) score: ScoreCounters,
@@ -77,6 +80,9 @@ impl Ledger {
     /// Adds what another lane's source and worker counted.
     pub(crate) fn merge_lane(&mut self, lane: &Self) {
         self.add_source(lane.capture, lane.decode);
+        if let Some(handover) = &lane.handover {
+            self.handover.get_or_insert_default().merge(handover);
+        }
         self.shards.merge(&lane.shards);
         self.flows_open += lane.flows_open;
         self.held_bytes += lane.held_bytes;
@@ -86,6 +92,7 @@ impl Ledger {
     pub(crate) fn balances(&self) -> Vec<Balance> {
         let (d, t) = (&self.decode, &self.pipeline);
         let ShardCounters { stream: s, protocol: p, facts: f, worker, .. } = &self.shards;
+        let h = self.handover.unwrap_or_default();
         let mut list = vec![
             ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
             (
@@ -93,11 +100,15 @@ impl Ledger {
                 d.frames_total,
                 d.frames_tcp_total + d.frames_not_tcp() + d.frames_fragment_held_total + d.frames_dropped(),
             ),
-            ("TCP frames = segments taken by reassembly", d.frames_tcp_total, s.segments_total),
+            (
+                "TCP frames = segments taken by reassembly",
+                d.frames_tcp_total,
+                s.segments_total + h.segments_dropped_queue_full_total,
+            ),
             (
                 "TCP payload bytes decoded = taken by reassembly",
                 d.tcp_payload_bytes_total,
-                s.payload_bytes_total,
+                s.payload_bytes_total + h.bytes_dropped_queue_full_total,
             ),
             (
                 "segments = empty + delivered + held + duplicate + bypassed + dropped",
@@ -205,7 +216,7 @@ impl Ledger {
             .iter()
             .map(|b| json!({"name": b.name, "in": b.came_in, "out": b.went, "balanced": b.holds()}))
             .collect();
-        json!({
+        let mut all = json!({
             "capture": section(&self.capture.fields()),
             "decode": section(&self.decode.fields()),
             "stream": section(&shards.stream.fields()),
@@ -218,6 +229,10 @@ impl Ledger {
             "enforce": section(&self.planner.fields()),
             "balance": balances,
             "balanced": self.balanced(),
-        })
+        });
+        if let (Some(handover), Some(all)) = (&self.handover, all.as_object_mut()) {
+            all.insert("handover".to_owned(), section(&handover.fields()).into());
+        }
+        all
     }
 }

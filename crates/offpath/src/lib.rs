@@ -8,6 +8,7 @@ mod args;
 mod attach;
 mod config;
 mod delivery;
+mod exchange;
 mod exit;
 mod identity;
 mod judge;
@@ -19,6 +20,8 @@ mod receive;
 mod records;
 mod replay;
 mod report;
+mod segments;
+mod sources;
 mod timefmt;
 mod worker;
 

@@ -9,9 +9,9 @@ use std::thread;
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use offpath_capture::{CaptureCounters, FileOptions, FileSource, PacketSource, Polled};
-use offpath_packet::{DecodeCounters, Decoder, Outcome, SeqNum, TcpFlags, TcpSegment};
-use offpath_types::{Envelope, FlowKey, Side, Timestamp};
+use offpath_capture::{CaptureCounters, PacketSource, Polled};
+use offpath_packet::{DecodeCounters, Decoder, Outcome};
+use offpath_types::Timestamp;
 
 use crate::args::{Format, ReplayArgs};
 use crate::config::Config;
@@ -21,6 +21,8 @@ use crate::ledger::Ledger;
 use crate::merge::{Batch, Eras, Mark, Merge};
 use crate::progress::Progress;
 use crate::records::RecordWriter;
+use crate::segments::SegmentBatch;
+use crate::sources::Input;
 use crate::worker::{Worker, settled, shard_of};
 
 /// Frames after which one thread that does everything turns from parsing to scoring: few, so that what is parsed is
@@ -44,8 +46,7 @@ pub(crate) struct Replayed {
 
 /// Runs a replay to its end.
 pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Result<Replayed, Failure> {
-    let mut source =
-        FileSource::open(&args.files, FileOptions::default()).map_err(|e| Failure::input(e.into()))?;
+    let mut source = Input::open(args, config)?;
     let workers = config.workers(args.workers);
     let progress = Progress::start(!args.output.quiet);
     let mut done = Replayed::default();
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Resu
         run_threads(workers, format, config, judge, &mut source, &progress, &mut done)?;
     }
     progress.finish();
-    done.problems.extend(source.problems().iter().map(ToString::to_string));
+    done.problems.extend(source.problems());
     Ok(done)
 }
 
@@ -64,7 +65,7 @@ fn run_inline(
     format: Format,
     config: &Config,
     judge: &mut Judge,
-    source: &mut FileSource,
+    source: &mut Input,
     progress: &Progress,
     replayed: &mut Replayed,
 ) -> Result<(), Failure> {
@@ -75,6 +76,7 @@ fn run_inline(
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
     let (mut batch, mut eras, mut era) = (Batch::default(), Eras::default(), 0);
     loop {
+        let mut idle = false;
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
@@ -84,7 +86,10 @@ fn run_inline(
                 since += 1;
                 eras.frame(settled(now), frame.bytes.len())
             }
-            Ok(Polled::Idle(_)) => continue,
+            Ok(Polled::Idle(_)) => {
+                idle = true;
+                false
+            }
             Ok(Polled::End) => break,
             Err(e) => {
                 // What could be read is still processed and counted.
@@ -92,7 +97,7 @@ fn run_inline(
                 break;
             }
         };
-        if since >= TURN_FRAMES || era_ends {
+        if since >= TURN_FRAMES || era_ends || idle && since > 0 {
             since = 0;
             let mark = collect(&mut worker, now, era, era_ends, &mut batch);
             if !batch.transactions.is_empty() {
@@ -104,6 +109,9 @@ fn run_inline(
             }
             era = mark.era;
             progress.update(source.progress());
+            if idle {
+                judge.flush()?;
+            }
         }
     }
     worker.collect(now, settled(now), &mut batch.transactions);
@@ -125,81 +133,6 @@ fn collect(worker: &mut Worker, now: Timestamp, era: u32, era_ends: bool, batch:
     if era_ends { Mark { era: era + 1, time: Timestamp::ZERO } } else { Mark { era, time: until } }
 }
 
-/// What a segment was, without its bytes, which lie in the batch.
-#[derive(Clone, Copy)]
-struct SegmentMeta {
-    time: Timestamp,
-    key: FlowKey,
-    /// Of the key, by the pipeline's seed.
-    hash: u64,
-    side: Side,
-    seq: SeqNum,
-    ack: SeqNum,
-    flags: TcpFlags,
-    window: u16,
-    payload_len: u32,
-    envelope: Envelope,
-    start: u32,
-    len: u32,
-}
-
-#[derive(Default)]
-struct SegmentBatch {
-    metas: Vec<SegmentMeta>,
-    bytes: Vec<u8>,
-    /// Every later segment of the whole capture is at this time or after it.
-    until: Timestamp,
-    /// The last frame of the batch ends an era.
-    era_ends: bool,
-    last: bool,
-}
-
-impl SegmentBatch {
-    fn push(&mut self, hash: u64, segment: &TcpSegment<'_>) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(segment.payload);
-        self.metas.push(SegmentMeta {
-            time: segment.time,
-            key: segment.key,
-            hash,
-            side: segment.side,
-            seq: segment.seq,
-            ack: segment.ack,
-            flags: segment.flags,
-            window: segment.window,
-            payload_len: segment.payload_len,
-            envelope: segment.envelope,
-            start,
-            len: segment.payload.len() as u32,
-        });
-    }
-
-    /// Yields the segments, each with the hash of its key.
-    fn segments(&self) -> impl Iterator<Item = (u64, TcpSegment<'_>)> {
-        self.metas.iter().map(|m| {
-            let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
-            let segment = TcpSegment {
-                time: m.time,
-                key: m.key,
-                side: m.side,
-                seq: m.seq,
-                ack: m.ack,
-                flags: m.flags,
-                window: m.window,
-                payload_len: m.payload_len,
-                envelope: m.envelope,
-                payload,
-            };
-            (m.hash, segment)
-        })
-    }
-
-    fn clear(&mut self) {
-        self.metas.clear();
-        self.bytes.clear();
-    }
-}
-
 struct ReaderDone {
     capture: CaptureCounters,
     decode: DecodeCounters,
@@ -213,11 +146,12 @@ fn run_threads(
     format: Format,
     config: &Config,
     judge: &mut Judge,
-    source: &mut FileSource,
+    source: &mut Input,
     progress: &Progress,
     replayed: &mut Replayed,
 ) -> Result<(), Failure> {
     let records = judge.records_wanted();
+    let following = matches!(source, Input::Stream(_));
     let key = judge.key().clone();
     let (done_tx, done_rx) = bounded::<(usize, Batch)>(QUEUE_BATCHES * workers);
     thread::scope(|scope| {
@@ -266,6 +200,9 @@ fn run_threads(
                 // Keep receiving so that no thread waits for ever; the error is reported below.
                 failure = Some(e);
             }
+            if following && failure.is_none() {
+                failure = judge.flush().err();
+            }
             for (lane, spent) in merge.take_spent() {
                 // A full queue only means that the worker has enough.
                 let _ = backs[lane].try_send(spent);
@@ -291,7 +228,7 @@ fn run_threads(
 }
 
 fn read(
-    source: &mut FileSource,
+    source: &mut Input,
     mut decoder: Decoder,
     seed: u64,
     feeds: Vec<Sender<SegmentBatch>>,
@@ -316,6 +253,7 @@ fn read(
         alive
     };
     loop {
+        let mut idle = false;
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
@@ -327,14 +265,21 @@ fn read(
                 }
                 eras.frame(settled(now), frame.bytes.len())
             }
-            Ok(Polled::Idle(_)) => continue,
+            Ok(Polled::Idle(_)) => {
+                idle = true;
+                false
+            }
             Ok(Polled::End) => break,
             Err(e) => {
                 error = Some(e.to_string());
                 break;
             }
         };
-        if frames >= BATCH_SEGMENTS * workers as u32 || bytes >= BATCH_BYTES * workers || era_ends {
+        if frames >= BATCH_SEGMENTS * workers as u32
+            || bytes >= BATCH_BYTES * workers
+            || era_ends
+            || idle && frames > 0
+        {
             (frames, bytes) = (0, 0);
             if !flush(&mut open, now, era_ends, false) {
                 break;

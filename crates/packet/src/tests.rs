@@ -274,6 +274,9 @@ fn envelopes() -> Vec<(&'static str, LinkType, Vec<u8>, u64)> {
             ),
             0,
         ),
+        ("vxlan datagram", Vxlan, vxlan(4242, &inner), VXLAN | 4242),
+        ("vxlan-gpe datagram", Vxlan, cat(&[&[0x0c, 0, 0, 1, 0, 0, 9, 0], &v4]), VXLAN | 9),
+        ("geneve datagram", Geneve, cat(&[&[1, 0, 0x86, 0xdd, 0, 0, 77, 0, 1, 8, 1, 0], &v6]), GENEVE | 77),
         ("teredo", Ethernet, over_udp(3544, &v6), 0),
         (
             "teredo with authentication and origin",

@@ -236,6 +236,26 @@ pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
     Ok(next)
 }
 
+/// Reads the tunnel header that a whole datagram begins with: what a listener of our own takes in.
+pub(crate) fn datagram<'b>(
+    context: &Context,
+    c: &mut Cursor<'b>,
+    tunnel: fn(&mut Cursor<'b>) -> Option<Next<'static>>,
+) -> Step<'b> {
+    let next = tunnel(c).ok_or(Stop::Udp)?;
+    c.enter(context)?;
+    Ok(next)
+}
+
+/// Reads VXLAN, or VXLAN-GPE, whose flag for the next protocol plain VXLAN does not have.
+pub(crate) fn vxlan_or_gpe(c: &mut Cursor<'_>) -> Option<Next<'static>> {
+    let start = *c;
+    vxlan(c).or_else(|| {
+        *c = start;
+        vxlan_gpe(c)
+    })
+}
+
 /// Consumes and returns the next `N` bytes where there are as many.
 fn head<'b, const N: usize>(c: &mut Cursor<'b>) -> Option<&'b [u8; N]> {
     let (head, rest) = c.bytes.split_first_chunk::<N>()?;
@@ -279,7 +299,7 @@ fn vxlan_gpe(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     }
 }
 
-fn geneve(c: &mut Cursor<'_>) -> Option<Next<'static>> {
+pub(crate) fn geneve(c: &mut Cursor<'_>) -> Option<Next<'static>> {
     let header = head::<8>(c)?;
     // Version 0, no control packet, last byte reserved.
     if header[0] >> 6 != 0 || header[1] & 0x80 != 0 || header[7] != 0 {

@@ -200,6 +200,8 @@ pub(crate) enum Next<'b> {
     Cooked2,
     Ppp,
     CiscoHdlc,
+    Vxlan,
+    Geneve,
     Mpls,
     Nsh,
     Ip,
@@ -277,6 +279,8 @@ pub(crate) fn first_layer<'b>(link: LinkType) -> Result<Next<'b>, DecodeError> {
         LinkType::LinuxSll2 => Next::Cooked2,
         LinkType::Ppp => Next::Ppp,
         LinkType::CiscoHdlc => Next::CiscoHdlc,
+        LinkType::Vxlan => Next::Vxlan,
+        LinkType::Geneve => Next::Geneve,
         LinkType::Unsupported(number) => return Err(DecodeError::LinkUnsupported { number }),
     })
 }
@@ -308,6 +312,8 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
             Next::Cooked2 => link::cooked2(c),
             Next::Ppp => link::ppp(c),
             Next::CiscoHdlc => link::cisco_hdlc(c),
+            Next::Vxlan => tunnel::datagram(context, c, tunnel::vxlan_or_gpe),
+            Next::Geneve => tunnel::datagram(context, c, tunnel::geneve),
             Next::Mpls => tunnel::mpls(context, c),
             Next::Nsh => tunnel::nsh(context, c),
             Next::Ip => ip::either(c),

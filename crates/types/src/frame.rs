@@ -26,6 +26,10 @@ pub enum LinkType {
     Ppp,
     /// Cisco HDLC (104).
     CiscoHdlc,
+    /// VXLAN, from its header on: the contents of a UDP datagram. No capture file has it.
+    Vxlan,
+    /// GENEVE likewise.
+    Geneve,
     /// Anything else, by its number: frames are counted and not decoded.
     Unsupported(u32),
 }

@@ -26,6 +26,7 @@ impl Config {
         range("capture.workers", self.capture.workers as u64, 1, SHARDS as u64)?;
         range("capture.snaplen_bytes", u64::from(self.capture.snaplen_bytes), 64, 1 << 20)?;
         range("capture.ring_mib", u64::from(self.capture.ring_mib), 1, 4095)?;
+        range("capture.receive_buffer_mib", u64::from(self.capture.receive_buffer_mib), 1, 1024)?;
         range("capture.poll_ms", u64::from(self.capture.poll_ms), 1, 1000)?;
         range("decode.tunnel_depth_max", u64::from(self.decode.tunnel_depth_max), 1, 32)?;
         range("stream.flows_max", u64::from(self.stream.flows_max), SHARDS as u64, 1 << 30)?;

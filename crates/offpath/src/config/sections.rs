@@ -15,6 +15,12 @@ use super::When;
 pub(crate) struct CaptureSection {
     /// Interfaces of `attach`, where the command line names none.
     pub(crate) interfaces: Vec<String>,
+    /// Listeners of `attach`, where the command line names no source.
+    pub(crate) listen: Vec<String>,
+    /// Servers of `attach`, where the command line names no source.
+    pub(crate) pcap_over_ip: Vec<String>,
+    /// The sources carry the two directions of one network.
+    pub(crate) split_tap: bool,
     /// Workers: in all for `replay`, per interface for `attach`.
     pub(crate) workers: usize,
     /// BPF filter.
@@ -23,6 +29,8 @@ pub(crate) struct CaptureSection {
     pub(crate) snaplen_bytes: u32,
     /// Kernel ring per worker.
     pub(crate) ring_mib: u32,
+    /// Receive buffer per worker of a listener.
+    pub(crate) receive_buffer_mib: u32,
     /// Put interfaces into promiscuous mode.
     pub(crate) promiscuous: bool,
     /// Longest wait for a frame before timers run.
@@ -35,6 +43,10 @@ impl Default for CaptureSection {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
+            listen: Vec::new(),
+            pcap_over_ip: Vec::new(),
+            split_tap: false,
+            receive_buffer_mib: 64,
             workers: 1,
             filter: None,
             snaplen_bytes: 262_144,

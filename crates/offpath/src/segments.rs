@@ -1,0 +1,100 @@
+//! Segments in batches, with their bytes: what one thread decodes and another reassembles.
+
+use offpath_packet::{SeqNum, TcpFlags, TcpSegment};
+use offpath_types::{Envelope, FlowKey, Side, Timestamp};
+
+/// What a segment was, without its bytes, which lie in the batch.
+#[derive(Clone, Copy)]
+struct SegmentMeta {
+    time: Timestamp,
+    key: FlowKey,
+    /// Of the key, by the pipeline's seed.
+    hash: u64,
+    side: Side,
+    seq: SeqNum,
+    ack: SeqNum,
+    flags: TcpFlags,
+    window: u16,
+    payload_len: u32,
+    envelope: Envelope,
+    start: u32,
+    len: u32,
+}
+
+/// Segments on their way from the thread that decoded them to the one that owns their flows.
+#[derive(Default)]
+pub(crate) struct SegmentBatch {
+    metas: Vec<SegmentMeta>,
+    bytes: Vec<u8>,
+    /// Every later segment of the sender is at this time or after it.
+    pub(crate) until: Timestamp,
+    /// The last frame of the batch ends an era (files only).
+    pub(crate) era_ends: bool,
+    /// Nothing follows from the sender.
+    pub(crate) last: bool,
+}
+
+impl SegmentBatch {
+    /// Copies `segment`, whose key has this `hash`, to the end.
+    pub(crate) fn push(&mut self, hash: u64, segment: &TcpSegment<'_>) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(segment.payload);
+        self.metas.push(SegmentMeta {
+            time: segment.time,
+            key: segment.key,
+            hash,
+            side: segment.side,
+            seq: segment.seq,
+            ack: segment.ack,
+            flags: segment.flags,
+            window: segment.window,
+            payload_len: segment.payload_len,
+            envelope: segment.envelope,
+            start,
+            len: segment.payload.len() as u32,
+        });
+    }
+
+    /// Yields the segments, each with the hash of its key.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, TcpSegment<'_>)> {
+        self.metas.iter().map(|m| self.segment_of(m))
+    }
+
+    /// Returns segment `index` with the hash of its key.
+    pub(crate) fn get(&self, index: usize) -> Option<(u64, TcpSegment<'_>)> {
+        self.metas.get(index).map(|m| self.segment_of(m))
+    }
+
+    /// Returns how many segments there are.
+    pub(crate) fn len(&self) -> usize {
+        self.metas.len()
+    }
+
+    /// Returns how many payload bytes they carry.
+    pub(crate) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn segment_of(&self, m: &SegmentMeta) -> (u64, TcpSegment<'_>) {
+        let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
+        let segment = TcpSegment {
+            time: m.time,
+            key: m.key,
+            side: m.side,
+            seq: m.seq,
+            ack: m.ack,
+            flags: m.flags,
+            window: m.window,
+            payload_len: m.payload_len,
+            envelope: m.envelope,
+            payload,
+        };
+        (m.hash, segment)
+    }
+
+    /// Forgets the segments and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.metas.clear();
+        self.bytes.clear();
+    }
+}

@@ -1,0 +1,197 @@
+//! Where frames come from besides files: UDP listeners, pcap-over-IP, files that grow.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use offpath_testkit::conversation::write_pcap;
+use offpath_testkit::{Conversation, Link, Packet};
+use offpath_types::{Direction, Timestamp};
+use serde_json::Value;
+
+use crate::support::{Bench, assert_balanced};
+
+const SCRIPT: &str = ">>>
+GET /catalogue HTTP/1.1
+Host: shop.example
+
+<<<
+HTTP/1.1 200 OK
+Content-Length: 2
+
+ok\\
+>>>
+GET /basket HTTP/1.1
+Host: shop.example
+
+<<<
+HTTP/1.1 404 Not Found
+Content-Length: 0
+
+";
+
+/// The packets of one connection with two transactions.
+fn connection(port: u16) -> Vec<Packet> {
+    let start = Timestamp::from_parts(1_767_600_000, u64::from(port) * 1000);
+    let mut talk = Conversation::new(([192, 0, 2, 1], port).into(), ([198, 51, 100, 1], 80).into(), start);
+    talk.handshake().script(SCRIPT).unwrap().close();
+    talk.into_packets()
+}
+
+fn capture(connections: u16) -> Vec<u8> {
+    let packets: Vec<_> = (0..connections).flat_map(|n| connection(2000 + n)).collect();
+    write_pcap(Vec::new(), Link::Ethernet, &packets).unwrap()
+}
+
+fn stop(child: &Child) {
+    let done = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+fn lines(bench: &Bench, name: &str) -> usize {
+    fs::read_to_string(bench.path(name)).unwrap_or_default().lines().count()
+}
+
+/// A cloud mirror to a listener of two workers: the two directions come from different ports, so that the kernel gives
+/// them to different sockets. All transactions come out, whole, with their VNI. Needs no privilege.
+#[test]
+fn a_listener_of_several_workers_sees_both_directions_of_each_flow() {
+    for (scheme, header) in [("vxlan", [8, 0, 0, 0]), ("geneve", [0, 0, 0x65, 0x58])] {
+        let bench = Bench::new();
+        let probe = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut child = bench
+            .command()
+            .args(["attach", "--listen", &format!("{scheme}://{probe}"), "--workers", "2", "--transactions"])
+            .arg(bench.path("tx.jsonl"))
+            .arg("--stats")
+            .arg(bench.path("stats.json"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut notices = BufReader::new(child.stderr.take().unwrap()).lines();
+        let attached = notices.by_ref().map(Result::unwrap).find(|line| line.contains("attached to"));
+        assert!(attached.is_some_and(|line| line.contains("with 2 workers")), "attach ended at once");
+        let connections = 60;
+        // A socket per flow and direction: the source port of a mirror is a hash of the inner flow.
+        for n in 0..connections {
+            let [up, down] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            for packet in connection(2000 + n) {
+                let mut datagram = header.to_vec();
+                datagram.extend([0, 0, 77, 0]);
+                datagram.extend(Link::Ethernet.wrap(&packet.bytes));
+                let from = if packet.direction == Direction::ToServer { &up } else { &down };
+                from.send_to(&datagram, probe).unwrap();
+            }
+        }
+        // What the sockets hold is read before the end.
+        stop(&child);
+        assert!(notices.map(Result::unwrap).all(|line| !line.contains("panicked")));
+        assert!(child.wait().unwrap().success(), "{scheme}");
+        let records: Vec<Value> = fs::read_to_string(bench.path("tx.jsonl"))
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(records.len(), 2 * usize::from(connections), "{scheme}");
+        for record in &records {
+            assert_eq!(record["offpath"]["complete"], true, "{record}");
+            assert_eq!(record["offpath"]["tunnel"], serde_json::json!({"type": scheme, "id": 77}));
+        }
+        let stats: Value =
+            serde_json::from_str(&fs::read_to_string(bench.path("stats.json")).unwrap()).unwrap();
+        assert_balanced(&stats);
+        assert!(
+            stats["handover"]["segments_handed_over_total"].as_u64().unwrap() > 0,
+            "{}",
+            stats["handover"]
+        );
+        assert_eq!(stats["handover"]["segments_dropped_queue_full_total"], 0);
+    }
+}
+
+#[test]
+fn a_pcap_over_ip_server_is_replayed_like_the_file_that_it_sends() {
+    let bench = Bench::new();
+    let bytes = capture(30);
+    let file = bench.write("whole.pcap", &bytes);
+    let want = bench.replay(&[&file], &[]);
+    assert_eq!(want.records().len(), 60);
+    for workers in ["1", "2"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = format!("tcp://{}", listener.local_addr().unwrap());
+        let bytes = bytes.clone();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for piece in bytes.chunks(997) {
+                stream.write_all(piece).unwrap();
+            }
+        });
+        let got = bench.replay(&[name.as_ref()], &["--workers", workers]);
+        server.join().unwrap();
+        assert_eq!(got.code(), 0, "{}", got.stderr());
+        assert_eq!(got.transactions, want.transactions, "{workers} workers");
+        assert_balanced(&got.stats);
+    }
+    let gone: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let got = bench.replay(&[format!("tcp://{gone}").as_ref()], &[]);
+    assert_eq!(got.code(), 3);
+    assert!(got.stderr().contains(&gone.to_string()), "{}", got.stderr());
+}
+
+#[test]
+fn attach_reads_a_pcap_over_ip_server() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("tcp://{}", listener.local_addr().unwrap());
+    let child = bench
+        .command()
+        .args(["attach", "--quiet", "--pcap-over-ip", &server, "--transactions"])
+        .arg(bench.path("tx.jsonl"))
+        .spawn()
+        .unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(&capture(10)).unwrap();
+    // Once the server has closed and the sensor comes back, all that was sent has been read.
+    drop(stream);
+    let (_again, _) = listener.accept().unwrap();
+    stop(&child);
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(lines(&bench, "tx.jsonl"), 20);
+}
+
+#[test]
+fn a_followed_file_gives_what_the_whole_file_gives_and_is_written_as_it_grows() {
+    let bench = Bench::new();
+    let bytes = capture(3000);
+    let file = bench.write("whole.pcap", &bytes);
+    let want = bench.replay(&[&file], &[]);
+    assert_eq!(want.records().len(), 6000);
+    for workers in ["1", "2"] {
+        fs::create_dir_all(bench.path("live")).unwrap();
+        let path = bench.path("live").join("a.pcap");
+        let mut writer = fs::File::create(&path).unwrap();
+        let child = bench
+            .command()
+            .args(["replay", "--quiet", "--follow", "--workers", workers, "--transactions"])
+            .arg(bench.path("followed.jsonl"))
+            .arg(bench.path("live"))
+            .spawn()
+            .unwrap();
+        // The connections are a microsecond apart: packet time moves by seconds only at the end, so that what is
+        // settled early is little. Two halves, cut within a record.
+        let (first, second) = bytes.split_at(bytes.len() / 2 + 7);
+        writer.write_all(first).unwrap();
+        // Only so that the reader comes to the end of the first half, most of the times.
+        thread::sleep(Duration::from_millis(200));
+        writer.write_all(second).unwrap();
+        stop(&child);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let got = fs::read_to_string(bench.path("followed.jsonl")).unwrap();
+        assert!(got == want.transactions, "{workers} workers: {} lines", got.lines().count());
+        fs::remove_dir_all(bench.path("live")).unwrap();
+    }
+}
