@@ -3,6 +3,8 @@
 //! A transaction record is written in two steps, because they happen in two threads: the *head* (everything that is
 //! known when the transaction is complete) by the worker, the *tail* (confidence, signals, login outcome) by scoring.
 
+use std::ops::Range;
+
 use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Span, Transaction, Verdict};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
@@ -59,11 +61,15 @@ impl RecordWriter {
         push_number(tx.ended.nanos_since(tx.started), out);
         let (client, server) = (tx.flow.client(), tx.flow.server());
         out.extend_from_slice(b"},\"client\":{\"ip\":");
-        push_host(tx.client, out);
+        let client_ip = push_host(tx.client, out);
         out.extend_from_slice(b",\"port\":");
         push_number(u64::from(client.port), out);
         out.extend_from_slice(b"},\"source\":{\"ip\":");
-        push_host(client.host, out);
+        if client.host == tx.client {
+            out.extend_from_within(client_ip.clone());
+        } else {
+            push_host(client.host, out);
+        }
         out.extend_from_slice(b",\"port\":");
         push_number(u64::from(client.port), out);
         out.extend_from_slice(b"},\"destination\":{\"ip\":");
@@ -108,7 +114,7 @@ impl RecordWriter {
             out.push(b'}');
         }
         out.extend_from_slice(b",\"offpath\":{");
-        push_offpath(tx, out);
+        push_offpath(tx, Some(client_ip), out);
     }
 
     fn push_eve(&mut self, tx: &Transaction, out: &mut Vec<u8>) {
@@ -162,14 +168,18 @@ impl RecordWriter {
         out.extend_from_slice(b",\"length\":");
         push_number(tx.response_body_bytes, out);
         out.extend_from_slice(b"},\"offpath\":{");
-        push_offpath(tx, out);
+        push_offpath(tx, None, out);
     }
 }
 
-/// Members of `offpath` that the transaction itself knows; the object stays open.
-fn push_offpath(tx: &Transaction, out: &mut Vec<u8>) {
+/// Members of `offpath` that the transaction itself knows; the object stays open. `client_ip` is where `out` has the
+/// client's address already.
+fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"entities\":{\"ip\":");
-    push_host(tx.client, out);
+    match client_ip {
+        Some(written) => out.extend_from_within(written),
+        None => drop(push_host(tx.client, out)),
+    }
     out.extend_from_slice(b",\"prefix\":\"");
     push_ip(tx.client.prefix(), out);
     out.push(b'/');
@@ -285,8 +295,11 @@ fn push_member(name: &[u8], tx: &Transaction, span: Span, out: &mut Vec<u8>) {
 
 /// Appends a JSON string; bytes that are no UTF-8 become U+FFFD.
 fn push_text(text: &[u8], out: &mut Vec<u8>) {
-    // Most texts are printable ASCII without quotes: copied in one go.
-    if text.iter().all(|b| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\') {
+    // Most texts are printable ASCII without quotes: copied in one go. (A block at a time without an early exit, so that
+    // it compiles to vector compares.)
+    let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\';
+    if text.chunks(64).all(|block| block.iter().fold(true, |all, b| all & plain(b))) {
+        out.reserve(text.len() + 2);
         out.push(b'"');
         out.extend_from_slice(text);
         out.push(b'"');
@@ -302,33 +315,42 @@ fn push_number(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn push_host(host: Host, out: &mut Vec<u8>) {
+/// Appends an address as a JSON string; returns where it is.
+fn push_host(host: Host, out: &mut Vec<u8>) -> Range<usize> {
+    let start = out.len();
     out.push(b'"');
     push_ip(host, out);
     out.push(b'"');
+    start..out.len()
 }
 
 fn push_ip(host: Host, out: &mut Vec<u8>) {
     use std::io::Write;
     if host.is_v4() {
-        for (i, byte) in host.octets()[12..].iter().enumerate() {
-            if i > 0 {
-                out.push(b'.');
+        let mut text = [b'.'; 15];
+        let mut len = 0;
+        for byte in &host.octets()[12..] {
+            let (hundreds, tens, ones) = (byte / 100, byte / 10 % 10, byte % 10);
+            let digits = [hundreds + b'0', tens + b'0', ones + b'0'];
+            let skip = usize::from(hundreds == 0) + usize::from(*byte < 10);
+            for digit in &digits[skip..] {
+                text[len] = *digit;
+                len += 1;
             }
-            push_number(u64::from(*byte), out);
+            // Past the dot that is there already.
+            len += 1;
         }
+        out.extend_from_slice(&text[..len - 1]);
     } else {
         // Writing into a Vec cannot fail.
         let _ = write!(out, "{}", host.to_ip());
     }
 }
 
-fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
-    }
+fn push_hex<const N: usize>(bytes: &[u8; N], out: &mut Vec<u8>) {
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    let text = bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    out.extend_from_slice(text.as_flattened());
 }
 
 fn push_id(tx: &Transaction, out: &mut Vec<u8>) {
@@ -430,6 +452,34 @@ mod tests {
             ("/offpath/login/outcome", json!("failure")),
         ] {
             assert_eq!(r.pointer(pointer), Some(&want), "{pointer} in {r}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_hashes_are_written_as_std_writes_them() {
+        let mut out = Vec::new();
+        for n in 0..=255u8 {
+            let host = Host::from_v4([n, 255 - n, n / 3, 7]);
+            out.clear();
+            let range = push_host(host, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out[range]), format!("\"{}\"", host.to_ip()));
+            out.clear();
+            push_hex(&[n, n ^ 0xa5], &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{n:02x}{:02x}", n ^ 0xa5));
+        }
+    }
+
+    #[test]
+    fn a_byte_that_needs_care_is_found_wherever_it_stands() {
+        for at in 0..130 {
+            for byte in [b'"', b'\\', 0, 0x1f, 0x7f, 0x80, 0xff, b' ', b'~'] {
+                let mut text = vec![b'a'; 130];
+                text[at] = byte;
+                let mut out = Vec::new();
+                push_text(&text, &mut out);
+                let read: String = serde_json::from_slice(&out).unwrap();
+                assert_eq!(read, String::from_utf8_lossy(&text), "{at} {byte}");
+            }
         }
     }
 

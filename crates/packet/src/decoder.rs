@@ -3,6 +3,7 @@
 use offpath_types::Frame;
 
 use crate::defrag::{Added, Defrag, Whole};
+use crate::plain;
 use crate::walk::{Context, Cursor, Fragment, Leaf, Stop, first_layer, walk};
 use crate::{DecodeCounters, DecodeError, TcpSegment};
 
@@ -76,6 +77,9 @@ impl Decoder {
     #[inline]
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Outcome<'a> {
         self.counters.frames_total += 1;
+        if let Some(segment) = plain::segment(frame) {
+            return conclude(&mut self.counters, Leaf::Tcp(segment));
+        }
         let context = Context {
             time: frame.time,
             depth_max: self.limits.tunnel_depth_max,

@@ -20,6 +20,7 @@ mod error;
 mod fuzz;
 mod ip;
 mod link;
+mod plain;
 mod segment;
 #[cfg(test)]
 mod testing;

@@ -63,7 +63,7 @@ offpath_types::counters! {
         gap_bytes_ignored_total,
         /// Message starts found again after the place in the stream was lost.
         resyncs_total,
-        /// Heads that httparse took.
+        /// Heads that were well formed and came in one piece, or were once put together.
         heads_fast_total,
         /// Heads that needed the lenient parser.
         heads_lenient_total,

@@ -21,6 +21,7 @@ mod fields;
 mod hash;
 mod hint;
 mod json;
+mod memo;
 mod names;
 mod secret;
 mod session;
@@ -43,6 +44,7 @@ use endpoint::PathWords;
 use field::Field;
 use fields::{Collector, Kind, hash_user};
 use hash::StableHash;
+use memo::Memo;
 use names::FieldNames;
 use secret::SecretBuf;
 use session::{BestCookie, Credentials, SESSION_BYTES_MAX, credentials};
@@ -123,7 +125,34 @@ pub struct Facts {
     #[expect(clippy::vec_box, reason = "taps are handed out boxed: a pending one costs its owner one word")]
     spare_taps: Vec<Box<BodyTap>>,
     claims: Claims,
+    paths: Memo<PathFacts>,
+    /// Referers in which nothing is to be hidden.
+    open_referrers: Memo<()>,
     counters: FactsCounters,
+}
+
+/// What a path says, where nothing in it is to be hidden and it has no parameters.
+#[derive(Clone, Copy)]
+struct PathFacts {
+    endpoint_hash: u64,
+    login: bool,
+    endpoint_len: u8,
+    endpoint: [u8; PathFacts::ENDPOINT_BYTES_MAX],
+}
+
+impl PathFacts {
+    /// Longest endpoint that is kept; that of a longer path rarely comes again.
+    const ENDPOINT_BYTES_MAX: usize = 144;
+
+    fn endpoint(&self) -> &[u8] {
+        self.endpoint.get(..usize::from(self.endpoint_len)).unwrap_or_default()
+    }
+}
+
+impl Default for PathFacts {
+    fn default() -> Self {
+        Self { endpoint_hash: 0, login: false, endpoint_len: 0, endpoint: [0; Self::ENDPOINT_BYTES_MAX] }
+    }
 }
 
 /// The configuration, ready for matching.
@@ -196,6 +225,8 @@ impl Facts {
             endpoint: Vec::new(),
             spare_taps: Vec::new(),
             claims: Claims::new(),
+            paths: Memo::new(),
+            open_referrers: Memo::new(),
             counters: FactsCounters::default(),
         }
     }
@@ -224,7 +255,6 @@ impl Facts {
                 Some(mode) => mode.eq_ignore_ascii_case(b"navigate"),
                 None => seen.habits.accept.is_some_and(|a| stack::contains_ignore_case(a, b"text/html")),
             };
-        tx.login.path_looks_like_login = PathWords::of(parts.path).login;
 
         if !matches!(head.method, b"POST" | b"PUT" | b"PATCH") || seen.body_empty {
             return None;
@@ -417,17 +447,25 @@ impl Facts {
     ) {
         let max = self.text_bytes_max;
         let target = self.capped(head.target, max, tx);
-        self.target.clear();
         let path = &parts.path[..parts.path.len().min(max)];
-        self.endpoint.clear();
-        let shaped = endpoint::write(head.method, path, &mut self.endpoint);
-        let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
-        endpoint_hash.write(&self.endpoint);
-        tx.endpoint_hash = endpoint_hash.finish();
-        // What a segment hides has a placeholder.
-        let hide = shaped && target::has_secret_segments(path);
+        // The method is part of the endpoint; a name of 8 bytes or more is `OTHER` in it.
+        let method = method_word(head.method);
+        let known = self.paths.find(method, parts.path);
+        let plain = known.is_ok();
+        let place = match known {
+            Ok(facts) => {
+                self.endpoint.clear();
+                self.endpoint.extend_from_slice(facts.endpoint());
+                tx.endpoint_hash = facts.endpoint_hash;
+                tx.login.path_looks_like_login = facts.login;
+                None
+            }
+            Err(place) => place,
+        };
+        let hide = !plain && self.path_facts(head.method, parts.path, path, method, place, tx);
 
-        let target = if hide || target::may_hold_secrets(target) {
+        let target = if hide || (!plain || target.len() > path.len()) && target::may_hold_secrets(target) {
+            self.target.clear();
             self.read_target(target, tx);
             if hide {
                 target::hide_segments(&mut self.target);
@@ -438,9 +476,9 @@ impl Facts {
         } else {
             target
         };
-        self.path.clear();
         let Names { users, passwords, .. } = &self.names;
-        let stored_path = if hide || memchr::memchr2(b';', b'@', path).is_some() {
+        let stored_path = if hide || !plain && memchr::memchr2(b';', b'@', path).is_some() {
+            self.path.clear();
             target::redact(path, users, passwords, &mut self.path, |_, _, _| ());
             if hide {
                 target::hide_segments(&mut self.path);
@@ -449,19 +487,26 @@ impl Facts {
         } else {
             path
         };
-        self.referrer.clear();
         let referrer = seen.referer.unwrap_or_default();
         let referrer_kept = &referrer[..referrer.len().min(max)];
-        let stored_referrer =
-            if target::may_hold_secrets(referrer_kept) || target::has_secret_segments(referrer_kept) {
-                target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
-                target::hide_segments(&mut self.referrer);
-                self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);
-                self.referrer.truncate(max);
-                &*self.referrer
-            } else {
-                referrer_kept
-            };
+        let stored_referrer = match self.open_referrers.find(0, referrer_kept) {
+            Ok(()) => referrer_kept,
+            Err(place) => {
+                if target::may_hold_secrets(referrer_kept) || target::has_secret_segments(referrer_kept) {
+                    self.referrer.clear();
+                    target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
+                    target::hide_segments(&mut self.referrer);
+                    self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);
+                    self.referrer.truncate(max);
+                    &*self.referrer
+                } else {
+                    if let Some(place) = place {
+                        self.open_referrers.keep(place, 0, referrer_kept, ());
+                    }
+                    referrer_kept
+                }
+            }
+        };
 
         let mut host_buf = [0; target::HOST_BYTES_MAX];
         let host = host(parts, seen, head.version, &mut host_buf, tx);
@@ -493,6 +538,43 @@ impl Facts {
         for (span, text) in texts {
             *span = push_present(&mut tx.text, text);
         }
+    }
+
+    /// Finds the endpoint of `method` and `path` (`whole` as far as it is kept); returns whether a segment is to be
+    /// hidden. Where nothing is and nothing may be, the answer is kept at `place`.
+    fn path_facts(
+        &mut self,
+        method: &[u8],
+        whole: &[u8],
+        path: &[u8],
+        context: u64,
+        place: Option<memo::Place>,
+        tx: &mut Transaction,
+    ) -> bool {
+        self.endpoint.clear();
+        let shaped = endpoint::write(method, path, &mut self.endpoint);
+        let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
+        endpoint_hash.write(&self.endpoint);
+        tx.endpoint_hash = endpoint_hash.finish();
+        tx.login.path_looks_like_login = PathWords::of(whole).login;
+        // What a segment hides has a placeholder.
+        let hide = shaped && target::has_secret_segments(path);
+        if let Some(place) = place
+            && !hide
+            && whole.len() == path.len()
+            && self.endpoint.len() <= PathFacts::ENDPOINT_BYTES_MAX
+            && !path.iter().any(|c| matches!(c, b';' | b'@' | b'='))
+        {
+            let mut facts = PathFacts {
+                endpoint_hash: tx.endpoint_hash,
+                login: tx.login.path_looks_like_login,
+                endpoint_len: self.endpoint.len() as u8,
+                ..PathFacts::default()
+            };
+            facts.endpoint[..self.endpoint.len()].copy_from_slice(&self.endpoint);
+            self.paths.keep(place, context, path, facts);
+        }
+        hide
     }
 
     /// Redacts `target` into `self.target` and takes its credentials.
@@ -678,8 +760,7 @@ impl Names {
     /// Reads all headers once.
     fn read_headers<'a>(&self, headers: &[Header<'a>], print: &mut Print) -> Seen<'a> {
         let mut seen = Seen::default();
-        seen.habits.host_first = headers.first().is_some_and(|h| Field::of(h.name) == Field::Host);
-        for h in headers {
+        for (number, h) in headers.iter().enumerate() {
             let field = Field::of(h.name);
             if matches!(field, Field::Proxy | Field::Volatile | Field::Other) && self.named(h, &mut seen) {
                 continue;
@@ -687,6 +768,7 @@ impl Names {
             print.add(field, h.name, h.value);
             match field {
                 Field::Host => {
+                    seen.habits.host_first |= number == 0;
                     seen.hosts += 1;
                     seen.host = seen.host.or(Some(h.value));
                 }
@@ -786,6 +868,11 @@ fn host<'b>(
     buf[..len].copy_from_slice(&host[..len]);
     buf[..len].make_ascii_lowercase();
     &buf[..len]
+}
+
+/// Returns a method of up to 7 bytes as a word, filled up with zeros; all longer ones are the same.
+fn method_word(method: &[u8]) -> u64 {
+    if method.len() > 7 { u64::MAX } else { method.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b)) }
 }
 
 fn is_post(tx: &Transaction) -> bool {

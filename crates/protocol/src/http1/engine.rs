@@ -11,6 +11,7 @@ use super::proxy::{self, Preface};
 use super::session::{Death, HeldItem, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
 use super::sniff::{Searcher, Sniff, UNDECIDED, Want, sniff};
 use super::socks;
+use super::whole;
 use crate::stage::{Http, Kind, Leaving, Leftover, Next};
 
 /// One call's view: the worker's stage, one flow's session, and where transactions go.
@@ -289,19 +290,13 @@ impl Engine<'_> {
             }
         }
         let limits = &self.http.config.limits;
-        let (head_max, unknown_max) = (limits.head_bytes_max, limits.sniff_bytes_max);
         let mut headers = Headers::new();
         let parsed = if response {
-            parse::fast_response(bytes, limits.headers_max, &mut headers)
+            whole::response(bytes, limits.headers_max, &mut headers)
         } else {
-            parse::fast_request(bytes, limits.headers_max, &mut headers)
+            whole::request(bytes, limits.headers_max, &mut headers)
         };
-        let Some((head, len)) = parsed.filter(|(head, len)| {
-            // What the sniffer would refuse, had it come in pieces, is refused in one piece too.
-            *len <= head_max
-                && (!head.framing.anomalies.contains(Anomaly::MethodUnknown)
-                    || starts_with_request(bytes, unknown_max))
-        }) else {
+        let Some((head, len)) = parsed.filter(|(_, len)| *len <= limits.head_bytes_max) else {
             return self.slow(dir, Scan::default(), bytes, place);
         };
         if self.s.swapped.is_none() {
@@ -317,7 +312,7 @@ impl Engine<'_> {
         len
     }
 
-    /// A head that httparse does not take as it is: unfinished, or in need of leniency.
+    /// A head that is unfinished here or in need of leniency.
     fn slow(&mut self, dir: Direction, mut scan: Scan, bytes: &[u8], place: Place) -> usize {
         let d = dir.index();
         let limits = &self.http.config.limits;
@@ -434,9 +429,9 @@ impl Engine<'_> {
         if end == HeadEnd::Whole {
             let mut headers = Headers::new();
             let fast = if request {
-                parse::fast_request(bytes, headers_max, &mut headers)
+                whole::request(bytes, headers_max, &mut headers)
             } else {
-                parse::fast_response(bytes, headers_max, &mut headers)
+                whole::response(bytes, headers_max, &mut headers)
             };
             if let Some((head, len)) = fast
                 && len == bytes.len()
@@ -981,9 +976,4 @@ fn broken(request: bool, gap: bool) -> Anomaly {
 
 fn shorter(bytes: &[u8], left: u64) -> usize {
     usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()))
-}
-
-/// Tells whether the sniffer takes the first line of `bytes` for a request.
-fn starts_with_request(bytes: &[u8], unknown_max: usize) -> bool {
-    memchr::memchr(b'\n', bytes).is_some_and(|e| sniff(&bytes[..=e], true, unknown_max) == Sniff::Request)
 }

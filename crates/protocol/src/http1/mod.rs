@@ -15,6 +15,7 @@ mod sniff;
 mod socks;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use offpath_types::{Anomaly, Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction};
 

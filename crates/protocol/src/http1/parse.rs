@@ -1,6 +1,4 @@
-//! Heads: httparse takes the well-formed ones in place, the rest goes through a parser that never refuses.
-
-use std::mem::MaybeUninit;
+//! Heads that are not well formed: a parser that never refuses and says what is wrong.
 
 use offpath_types::{Anomaly, HttpVersion};
 use smallvec::SmallVec;
@@ -12,7 +10,7 @@ use crate::head::Header;
 /// Header fields of the head at hand; on the stack for ordinary heads.
 pub(super) type Headers<'a> = SmallVec<[Header<'a>; 48]>;
 
-/// Slots that the fast path has; `headers_max` is capped by it.
+/// Most fields that are kept of a head, whatever `headers_max` says.
 pub(super) const HEADERS_CAP: usize = 256;
 
 /// The first line of a message.
@@ -30,95 +28,6 @@ pub(super) struct Head<'a> {
     pub(super) framing: FramingFields,
 }
 
-/// Parses a well-formed request head at the start of `bytes`; returns it with its length, or `None` where
-/// it is unfinished or needs [`lenient`].
-pub(super) fn fast_request<'a>(
-    bytes: &'a [u8],
-    headers_max: usize,
-    headers: &mut Headers<'a>,
-) -> Option<(Head<'a>, usize)> {
-    #[cfg(test)]
-    super::examined::add(bytes.len());
-    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_CAP];
-    let mut parsed = httparse::Request::new(&mut []);
-    let done = parsed.parse_with_uninit_headers(bytes, &mut slots[..headers_max.min(HEADERS_CAP)]);
-    let Ok(httparse::Status::Complete(len)) = done else { return None };
-    let (method, target) = (parsed.method?.as_bytes(), parsed.path?.as_bytes());
-    let mut framing = FramingFields::default();
-    check_method(method, &mut framing);
-    if target.iter().any(|b| is_odd_in_target(*b)) {
-        framing.anomalies.insert(Anomaly::TargetInvalid);
-    }
-    // " HTTP/1.1" is 9 bytes; httparse insists on one space and this length.
-    let line_end = offset_in(bytes, target) + target.len() + 9;
-    if bytes.get(line_end) != Some(&b'\r') {
-        framing.anomalies.insert(Anomaly::BareLf);
-    }
-    let version = if parsed.version == Some(0) { HttpVersion::V10 } else { HttpVersion::V11 };
-    take_fields(bytes, len, parsed.headers, headers, &mut framing);
-    framing.finish(version == HttpVersion::V10);
-    Some((Head { start: StartLine::Request { method, target }, version, framing }, len))
-}
-
-/// The same for a response head.
-pub(super) fn fast_response<'a>(
-    bytes: &'a [u8],
-    headers_max: usize,
-    headers: &mut Headers<'a>,
-) -> Option<(Head<'a>, usize)> {
-    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_CAP];
-    let mut parsed = httparse::Response::new(&mut []);
-    let done = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        bytes,
-        &mut slots[..headers_max.min(HEADERS_CAP)],
-    );
-    let Ok(httparse::Status::Complete(len)) = done else { return None };
-    let status = parsed.code?;
-    let mut framing = FramingFields::default();
-    // "HTTP/1.1 200" is 12 bytes; the space after it is not optional (RFC 9112 §4).
-    if bytes.get(12) != Some(&b' ') || !(100..1000).contains(&status) {
-        framing.anomalies.insert(Anomaly::StatusLineInvalid);
-    }
-    let line_end = memchr::memchr(b'\n', bytes)?;
-    if line_end == 0 || bytes[line_end - 1] != b'\r' {
-        framing.anomalies.insert(Anomaly::BareLf);
-    }
-    let version = if parsed.version == Some(0) { HttpVersion::V10 } else { HttpVersion::V11 };
-    take_fields(bytes, len, parsed.headers, headers, &mut framing);
-    framing.finish(version == HttpVersion::V10);
-    Some((Head { start: StartLine::Response { status }, version, framing }, len))
-}
-
-fn take_fields<'a>(
-    bytes: &'a [u8],
-    len: usize,
-    parsed: &[httparse::Header<'a>],
-    headers: &mut Headers<'a>,
-    framing: &mut FramingFields,
-) {
-    let mut bare_lf = len < 2 || bytes[len - 2] != b'\r';
-    for field in parsed {
-        let name = field.name.as_bytes();
-        framing.note(name, field.value, false);
-        headers.push(Header { name, value: field.value });
-        // httparse accepts a bare LF without a word: look at what ends the value.
-        let mut end = offset_in(bytes, field.value) + field.value.len();
-        while matches!(bytes.get(end), Some(b' ' | b'\t')) {
-            end += 1;
-        }
-        bare_lf |= bytes.get(end) != Some(&b'\r');
-    }
-    if bare_lf {
-        framing.anomalies.insert(Anomaly::BareLf);
-    }
-}
-
-/// Where `part`, a slice of `whole`, begins; past the end for anything else.
-fn offset_in(whole: &[u8], part: &[u8]) -> usize {
-    (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize)
-}
-
 fn check_method(method: &[u8], framing: &mut FramingFields) {
     if !sniff::is_known_method(method) {
         framing.anomalies.insert(Anomaly::MethodUnknown);
@@ -127,7 +36,7 @@ fn check_method(method: &[u8], framing: &mut FramingFields) {
 
 /// Bytes that RFC 3986 forbids and that browsers escape too. (`|`, `^`, `{` and the like are forbidden as
 /// well, but browsers send them raw in queries, so they say nothing.)
-fn is_odd_in_target(b: u8) -> bool {
+pub(super) fn is_odd_in_target(b: u8) -> bool {
     b <= b' ' || b >= 0x7f || matches!(b, b'"' | b'<' | b'>' | b'\\' | b'#')
 }
 
@@ -468,31 +377,6 @@ mod tests {
                 assert!(matches!(parsed.start, StartLine::Response { status: s } if s == status), "{name}");
                 assert_eq!(parsed.framing.anomalies.contains(Anomaly::StatusLineInvalid), odd, "{name}");
             });
-            let mut headers = Headers::new();
-            if let Some((fast, len)) = fast_response(line, 4, &mut headers) {
-                assert_eq!(len, line.len());
-                assert_eq!(fast.framing.anomalies.contains(Anomaly::StatusLineInvalid), odd, "{name}: fast");
-            }
-        }
-    }
-
-    #[test]
-    fn fast_and_lenient_agree_where_both_parse() {
-        for head in [
-            &b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nA:   b  \r\nEmpty:\r\n\r\n"[..],
-            b"POST / HTTP/1.0\nContent-Length: 3\r\nHost: x\n\n",
-            b"GET /\"x HTTP/1.1\r\n\r\n",
-            b"GET / HTTP/1.1\r\nA: b\n\r\n",
-        ] {
-            let name = head.escape_ascii().to_string();
-            let (mut h1, mut h2) = (Headers::new(), Headers::new());
-            let (fast, len) = fast_request(head, 8, &mut h1).expect(&name);
-            let slow = lenient(true, head, None, 8, |_| false, &mut h2);
-            assert_eq!(len, head.len(), "{name}");
-            assert_eq!(h1, h2, "{name}");
-            assert_eq!(fast.version, slow.version, "{name}");
-            assert_eq!(fast.framing.anomalies, slow.framing.anomalies, "{name}");
-            assert_eq!(fast.framing.request_body(), slow.framing.request_body(), "{name}");
         }
     }
 }

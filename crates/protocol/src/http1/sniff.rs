@@ -68,7 +68,7 @@ pub(super) enum Sniff {
     Junk,
 }
 
-pub(super) fn is_token(b: u8) -> bool {
+pub(super) const fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
