@@ -292,6 +292,19 @@ fn joined_late() {
     // 0 empties it: then all is known.
     assert_eq!(decode(&mut decoder, &hex("20 3fe1 1f 4001 6101 62 be")).unwrap().0, ["a: b", "a: b"]);
     assert_eq!(decode(&mut decoder, &hex("bf")), Err(HpackError::IndexInvalid));
+    let mut decoder = Decoder::midstream(LIMITS);
+    assert_eq!(
+        decode(&mut decoder, &hex("20 3fe1 1f be")),
+        Err(HpackError::IndexInvalid),
+        "emptied before any entry"
+    );
+    // After a loss the table may be larger than it was: four entries of 2 KB may still be in it.
+    let mut decoder = Decoder::new(LIMITS);
+    decoder.lose();
+    for name in [b"a", b"b", b"c", b"d"] {
+        decode(&mut decoder, &literal(0x40, name, &[b'x'; 2000])).unwrap();
+    }
+    assert!(decode(&mut decoder, &hex("c1")).unwrap().0[0].starts_with("a: x"));
     // After a loss nothing before it is used.
     let mut decoder = Decoder::new(LIMITS);
     decode(&mut decoder, &hex("4001 6101 62")).unwrap();
@@ -359,14 +372,18 @@ fn memory_is_bounded_and_given_back() {
     // Smallest entries, as many as a block holds; then the largest literal, not inserted.
     decode(&mut decoder, &hex("4000 00").repeat(20_000)).unwrap();
     assert!(decoder.held_bytes() < 16 << 10, "{}", decoder.held_bytes());
-    let mut literal = hex("0001 61");
-    integer(0x80, 7, 65_535, &mut literal);
-    literal.resize(literal.len() + 65_535, 0);
+    let mut long = hex("0001 61");
+    integer(0x80, 7, 65_535, &mut long);
+    long.resize(long.len() + 65_535, 0);
     let (fields, _) =
-        decode(&mut Decoder::new(HpackLimits { list_bytes_max: 1 << 20, ..LIMITS }), &literal).unwrap();
+        decode(&mut Decoder::new(HpackLimits { list_bytes_max: 1 << 20, ..LIMITS }), &long).unwrap();
     assert!(fields[0].len() > 100_000);
-    decode(&mut decoder, &literal).unwrap();
+    decode(&mut decoder, &long).unwrap();
     assert!(decoder.held_bytes() < 16 << 10, "{}", decoder.held_bytes());
+    for n in 0..200 {
+        decode(&mut decoder, &literal(0x40, b"", &[n; 1000])).unwrap();
+        assert!(decoder.held_bytes() < 32 << 10, "{}", decoder.held_bytes());
+    }
     // Insertions for ever.
     let mut decoder = Decoder::midstream(LIMITS);
     for n in 0..20_000u32 {
