@@ -8,15 +8,17 @@ use crate::support::root;
 type Body = fn(&[u8]);
 
 /// Each target and its body.
-const TARGETS: [(&str, Body); 10] = [
+const TARGETS: [(&str, Body); 12] = [
     ("body_fields", offpath_protocol::facts::fuzz_body_fields),
     ("condition", offpath_score::fuzz_condition),
     ("config", offpath::fuzz_config),
     ("decode_frame", offpath_packet::fuzz_decode_frame),
     ("hpack_block", offpath_protocol::fuzz_hpack_block),
     ("http1_cuts", offpath_protocol::fuzz_http1_cuts),
+    ("keylog", offpath_protocol::fuzz_keylog),
     ("pcap_file", offpath_capture::fuzz_pcap_file),
     ("reassemble_ops", offpath_stream::fuzz_reassemble_ops),
+    ("tls_records", offpath_protocol::fuzz_tls_records),
     ("webhook_body", offpath_enforce::fuzz_webhook_body),
     ("webhook_headers", offpath_enforce::fuzz_webhook_headers),
 ];

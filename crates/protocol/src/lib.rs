@@ -14,9 +14,12 @@ mod http1;
 mod http2;
 mod ident;
 mod stage;
+mod tls;
 
 pub use config::{ProtocolConfig, ProtocolLimits};
 pub use counters::{AnomalyCounts, ProtocolCounters};
 pub use http1::fuzz_http1_cuts;
 pub use http2::{bench_hpack_blocks, fuzz_hpack_block};
 pub use stage::{Http, Session};
+pub use tls::{DecryptCounters, KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore};
+pub use tls::{fuzz_keylog, fuzz_tls_records};

@@ -1,0 +1,493 @@
+//! Tests of decryption: recorded sessions of OpenSSL, and sealed ones for what its tools do not show.
+
+use offpath_types::Direction::{self, ToClient, ToServer};
+use offpath_types::Timestamp;
+
+use super::super::fuzz::{Sealer, client_hello, message, plain, sealed_keys, server_hello};
+use super::super::keys::{KeyLimits, KeyLogParser, KeyStore};
+use super::*;
+
+/// Made by `crates/testkit/lab/tls-sessions.py`.
+const SESSIONS: &str = include_str!("../sessions.txt");
+const ROUNDS: usize = 3;
+const SIZE: usize = 12;
+
+struct Session {
+    name: String,
+    keys: String,
+    flights: Vec<(Direction, Vec<u8>)>,
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}
+
+fn sessions() -> Vec<Session> {
+    let mut all: Vec<Session> = Vec::new();
+    for line in SESSIONS.lines().filter(|l| !l.starts_with('#')) {
+        if let Some(name) = line.strip_prefix("= ") {
+            all.push(Session { name: name.into(), keys: String::new(), flights: Vec::new() });
+            continue;
+        }
+        let session = all.last_mut().unwrap();
+        match line.split_at(2) {
+            ("> ", bytes) => session.flights.push((ToServer, hex(bytes))),
+            ("< ", bytes) => session.flights.push((ToClient, hex(bytes))),
+            _ => session.keys += &format!("{line}\n"),
+        }
+    }
+    all
+}
+
+fn want(dir: Direction) -> Vec<u8> {
+    let word = if dir == ToServer { "request" } else { "response" };
+    (0..ROUNDS).flat_map(|n| format!("{word} {n} ").repeat(SIZE).into_bytes()).collect()
+}
+
+fn store(keys: &str) -> KeyStore {
+    let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+    parser.push(keys.as_bytes(), &mut lines);
+    parser.finish(&mut lines);
+    let mut store = KeyStore::new(KeyLimits::default());
+    lines.into_iter().for_each(|line| store.add(&line, Timestamp::ZERO));
+    store
+}
+
+/// What came out of a direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Got {
+    bytes: Vec<u8>,
+    /// As (offset, length).
+    gaps: Vec<(u64, u64)>,
+    early: usize,
+    places: Vec<PlainPlace>,
+}
+
+#[derive(Default)]
+struct Collect([Got; 2]);
+
+impl Plain for Collect {
+    fn data(&mut self, dir: Direction, bytes: &[u8], place: PlainPlace, early: bool) {
+        let got = &mut self.0[dir.index()];
+        let missing: u64 = got.gaps.iter().map(|(_, len)| len).sum();
+        assert_eq!(place.offset, got.bytes.len() as u64 + missing, "offsets count gaps");
+        got.bytes.extend_from_slice(bytes);
+        got.early += if early { bytes.len() } else { 0 };
+        got.places.push(place);
+    }
+
+    fn gap(&mut self, dir: Direction, len: u64, offset: u64, _seen: Timestamp) {
+        assert!(len > 0);
+        self.0[dir.index()].gaps.push((offset, len));
+    }
+}
+
+/// A connection with all it needs.
+struct Rig {
+    connection: Connection,
+    keys: KeyStore,
+    counters: DecryptCounters,
+    scratch: Vec<u8>,
+    out: Collect,
+    next: [u64; 2],
+    wait: bool,
+    status: Status,
+    clock: u64,
+}
+
+impl Rig {
+    fn new(keys: &str) -> Self {
+        Self {
+            connection: Connection::new(),
+            keys: store(keys),
+            counters: DecryptCounters::default(),
+            scratch: Vec::new(),
+            out: Collect::default(),
+            next: [0; 2],
+            wait: false,
+            status: Status::Going,
+            clock: 0,
+        }
+    }
+
+    fn run(&mut self, work: impl FnOnce(&mut Connection, &mut Env<'_>, &mut Collect) -> Status) {
+        let mut env = Env {
+            keys: &self.keys,
+            counters: &mut self.counters,
+            scratch: &mut self.scratch,
+            wait: self.wait,
+        };
+        self.status = work(&mut self.connection, &mut env, &mut self.out);
+    }
+
+    fn push(&mut self, dir: Direction, bytes: &[u8]) {
+        self.clock += 1;
+        let place =
+            (self.next[dir.index()], Some(self.next[1 - dir.index()]), Timestamp::from_nanos(self.clock));
+        self.next[dir.index()] += bytes.len() as u64;
+        self.run(|c, env, out| c.push(env, dir, bytes, place, out));
+    }
+
+    fn gap(&mut self, dir: Direction, len: usize) {
+        let offset = self.next[dir.index()];
+        self.next[dir.index()] += len as u64;
+        self.run(|c, env, out| c.gap(env, dir, len as u64, offset, Timestamp::ZERO, out));
+    }
+
+    fn finish(&mut self) -> &[Got; 2] {
+        self.run(|c, env, out| {
+            c.end(env, ToServer, out);
+            c.end(env, ToClient, out);
+            c.close(env);
+            Status::Going
+        });
+        let c = &self.counters;
+        assert_eq!(c.bytes_in_total, c.bytes_opened_total + c.bytes_unopened_total, "{c:?}");
+        let plain: usize = self.out.0.iter().map(|g| g.bytes.len()).sum();
+        assert_eq!(c.bytes_plain_total, plain as u64);
+        assert_eq!(self.connection.buffered(), 0);
+        &self.out.0
+    }
+}
+
+#[test]
+fn recorded_sessions_come_out_whatever_the_cuts() {
+    let all = sessions();
+    assert_eq!(all.len(), 16);
+    for session in &all {
+        for piece in [usize::MAX, 1, 2, 3, 5, 7, 64, 1000] {
+            let mut rig = Rig::new(&session.keys);
+            for (dir, bytes) in &session.flights {
+                bytes.chunks(piece).for_each(|bytes| rig.push(*dir, bytes));
+            }
+            let [requests, responses] = rig.finish();
+            let name = &session.name;
+            assert_eq!(
+                String::from_utf8_lossy(&requests.bytes),
+                String::from_utf8_lossy(&want(ToServer)),
+                "{name}"
+            );
+            assert_eq!(
+                String::from_utf8_lossy(&responses.bytes),
+                String::from_utf8_lossy(&want(ToClient)),
+                "{name}"
+            );
+            assert!(requests.gaps.is_empty() && responses.gaps.is_empty(), "{name}, {piece}");
+            let c = rig.counters;
+            assert_eq!(
+                (c.bytes_unopened_total, c.connections_opened_total, c.records_failed_total),
+                (0, 1, 0),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_prefix_is_safe_and_gives_a_prefix() {
+    for session in sessions().iter().step_by(5) {
+        let whole: Vec<_> =
+            session.flights.iter().flat_map(|(d, b)| b.iter().map(move |b| (*d, *b))).collect();
+        for cut in (0..whole.len()).step_by(3) {
+            let mut rig = Rig::new(&session.keys);
+            for run in whole[..cut].chunk_by(|a, b| a.0 == b.0) {
+                rig.push(run[0].0, &run.iter().map(|(_, b)| *b).collect::<Vec<_>>());
+            }
+            let [requests, responses] = rig.finish();
+            assert!(
+                want(ToServer).starts_with(&requests.bytes) && want(ToClient).starts_with(&responses.bytes)
+            );
+        }
+    }
+}
+
+#[test]
+fn acknowledgements_and_times_are_those_of_the_segments() {
+    for session in sessions() {
+        let mut rig = Rig::new(&session.keys);
+        for (dir, bytes) in &session.flights {
+            let (first, second) = bytes.split_at(bytes.len() / 2);
+            rig.push(*dir, first);
+            rig.push(*dir, second);
+        }
+        let [requests, responses] = rig.finish();
+        let (each, answer) = ("request 0 ".len() * SIZE, "response 0 ".len() * SIZE);
+        for n in 0..ROUNDS {
+            // The client had every response before it asked again, whatever tickets came between.
+            let asked = requests.places.iter().find(|p| p.offset == (n * each) as u64).unwrap();
+            assert_eq!(asked.peer_acked, Some((n * answer) as u64), "{}, round {n}", session.name);
+            let told = responses.places.iter().find(|p| p.offset == (n * answer) as u64).unwrap();
+            assert_eq!(told.peer_acked, Some(((n + 1) * each) as u64), "{}, round {n}", session.name);
+            assert!(told.seen > asked.seen);
+        }
+        assert_eq!(requests.places.len(), 2 * ROUNDS, "{}: two pieces of each record", session.name);
+    }
+}
+
+#[test]
+fn what_is_lost_is_a_gap_and_the_rest_is_found_again() {
+    for session in sessions() {
+        let first = session.flights.len() - 2 - 2 * ROUNDS;
+        for lost in first..first + 2 * ROUNDS - 2 {
+            for part in ["whole", "start", "middle", "end"] {
+                let mut rig = Rig::new(&session.keys);
+                for (n, (dir, bytes)) in session.flights.iter().enumerate() {
+                    let range = match part {
+                        _ if n != lost => 0..0,
+                        "whole" => 0..bytes.len(),
+                        "start" => 0..7,
+                        "middle" => 20..30,
+                        _ => bytes.len() - 3..bytes.len(),
+                    };
+                    if range.start > 0 {
+                        rig.push(*dir, &bytes[..range.start]);
+                    }
+                    if !range.is_empty() {
+                        rig.gap(*dir, range.len());
+                    }
+                    if range.end < bytes.len() {
+                        rig.push(*dir, &bytes[range.end..]);
+                    }
+                }
+                let dir = session.flights[lost].0;
+                let name = format!("{}, flight {lost}, {part}", session.name);
+                let got = rig.finish();
+                let (hurt, sound) = (&got[dir.index()], &got[1 - dir.index()]);
+                assert_eq!(sound.bytes, want(dir.flip()), "{name}");
+                let all = want(dir);
+                let round = (lost - first) / 2;
+                let each = all.len() / ROUNDS;
+                let rest = [&all[..round * each], &all[(round + 1) * each..]].concat();
+                assert_eq!(String::from_utf8_lossy(&hurt.bytes), String::from_utf8_lossy(&rest), "{name}");
+                let [(offset, len)] = hurt.gaps[..] else { panic!("{name}: {:?}", hurt.gaps) };
+                assert_eq!(offset, (round * each) as u64, "{name}");
+                if ["GCM", "CCM", "CHACHA", "TLS"].iter().any(|aead| session.name.contains(aead)) {
+                    assert_eq!(
+                        len, each as u64,
+                        "{name}: the length of what is lost in an AEAD suite is exact"
+                    );
+                }
+                assert_eq!(rig.counters.resyncs_total, 1, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hole_in_the_handshake_costs_no_data() {
+    let mut kept = 0;
+    for session in sessions() {
+        let tls13 = session.name.starts_with("TLS");
+        // The server's certificate flight; its hello is at the start of it.
+        let flights: Vec<_> = session.flights.clone();
+        let flight = flights.iter().rposition(|(d, b)| *d == ToClient && b[0] == 22 && b[5] == 2).unwrap();
+        let (_, bytes) = &flights[flight];
+        let hello = 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+        let mut rig = Rig::new(&session.keys);
+        for (n, (dir, bytes)) in flights.iter().enumerate() {
+            if n == flight {
+                let upto = (bytes.len() - 90).min(hello + 200);
+                rig.push(*dir, &bytes[..hello + 30]);
+                rig.gap(*dir, upto - hello - 30);
+                rig.push(*dir, &bytes[upto..]);
+            } else {
+                rig.push(*dir, bytes);
+            }
+        }
+        let [requests, responses] = rig.finish();
+        assert_eq!(requests.bytes, want(ToServer), "{}", session.name);
+        assert_eq!(
+            String::from_utf8_lossy(&responses.bytes),
+            String::from_utf8_lossy(&want(ToClient)),
+            "{}",
+            session.name
+        );
+        kept += usize::from(tls13);
+    }
+    assert_eq!(kept, 6);
+}
+
+#[test]
+fn secrets_may_come_late_one_by_one() {
+    for session in sessions() {
+        let mut rig = Rig::new("");
+        rig.wait = true;
+        let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+        parser.push(session.keys.as_bytes(), &mut lines);
+        let mut lines = lines.into_iter();
+        let mut waits = 0;
+        for (dir, bytes) in &session.flights {
+            rig.push(*dir, bytes);
+            while rig.status == Status::WantsKeys {
+                waits += 1;
+                let line = lines.next().expect("all secrets are there");
+                rig.keys.add(&line, Timestamp::ZERO);
+                rig.run(|c, env, out| c.resume(env, out));
+            }
+        }
+        let [requests, responses] = rig.finish();
+        assert_eq!(
+            (&requests.bytes, &responses.bytes),
+            (&want(ToServer), &want(ToClient)),
+            "{}",
+            session.name
+        );
+        assert!(waits > 0);
+    }
+}
+
+#[test]
+fn connections_that_cannot_be_opened_are_given_up_at_once() {
+    let all = sessions();
+    let session = &all[0];
+    type Case = (&'static str, fn(&mut Session), fn(&DecryptCounters) -> u64);
+    let cases: [Case; 6] = [
+        ("no secrets", |s| s.keys.clear(), |c| c.connections_without_secrets_total),
+        (
+            "another suite",
+            |s| s.flights[1].1[5 + 4 + 2 + 32 + 1 + 32 + 1] = 0xff,
+            |c| c.connections_unsupported_total,
+        ),
+        (
+            "compression",
+            |s| s.flights[1].1[5 + 4 + 2 + 32 + 1 + 32 + 2] = 1,
+            |c| c.connections_unsupported_total,
+        ),
+        ("no TLS", |s| s.flights[0].1[1] = 9, |c| c.connections_malformed_total),
+        ("no hello", |s| drop(s.flights.drain(..2)), |c| c.connections_malformed_total),
+        ("two clients", |s| s.flights[1].1 = s.flights[0].1.clone(), |c| c.connections_malformed_total),
+    ];
+    for (name, change, counter) in cases {
+        let mut session =
+            Session { name: name.into(), keys: session.keys.clone(), flights: session.flights.clone() };
+        change(&mut session);
+        let mut rig = Rig::new(&session.keys);
+        for (dir, bytes) in &session.flights {
+            rig.push(*dir, bytes);
+        }
+        let gave_up = rig.status == Status::GivenUp;
+        assert_eq!(counter(&rig.counters), u64::from(gave_up), "{name}: {:?}", rig.counters);
+        assert!(gave_up, "{name}");
+        assert_eq!(rig.connection.buffered(), 0);
+        rig.finish();
+        assert_eq!(rig.out.0[0].bytes, b"", "{name}");
+    }
+}
+
+#[test]
+fn early_data_is_marked_if_taken_and_dropped_if_refused() {
+    for (name, taken, retry, keys, early, got) in [
+        ("taken", true, false, sealed_keys(), 5, "earlylate"),
+        ("refused", false, false, sealed_keys(), 0, "late"),
+        ("refused by a retry", false, true, sealed_keys(), 0, "late"),
+        ("taken, its secret unknown", true, false, sealed_keys().replace("CLIENT_EARLY", "X"), 0, "late"),
+    ] {
+        let [mut e, mut ch, mut sh, mut ct, mut st] = [1, 2, 3, 4, 5].map(Sealer::new);
+        let mut rig = Rig::new(&keys);
+        rig.push(ToServer, &client_hello(true));
+        rig.push(ToServer, &plain(20, &[1]));
+        rig.push(ToServer, &e.seal(23, b"early"));
+        if retry {
+            rig.push(ToClient, &server_hello(RETRY));
+            rig.push(ToServer, &client_hello(false));
+        }
+        rig.push(ToClient, &server_hello([9; 32]));
+        assert_eq!(rig.out.0[0].bytes, b"", "{name}: nothing before the server has told");
+        let extensions: &[u8] = if taken { &[0, 4, 0, 42, 0, 0] } else { &[0, 0] };
+        rig.push(ToClient, &sh.seal(22, &message(ENCRYPTED_EXTENSIONS, extensions)));
+        rig.push(ToClient, &sh.seal(22, &message(FINISHED, &[0; 32])));
+        // What the server says before the client has finished.
+        rig.push(ToClient, &st.seal(23, b"hi"));
+        if taken {
+            rig.push(ToServer, &e.seal(22, &message(END_OF_EARLY_DATA, &[])));
+        }
+        rig.push(ToServer, &ch.seal(22, &message(FINISHED, &[0; 32])));
+        rig.push(ToServer, &ct.seal(23, b"late"));
+        let [requests, responses] = rig.finish();
+        assert_eq!(String::from_utf8_lossy(&requests.bytes), got, "{name}");
+        // What no key opens may be data: the record that ends it counts as well.
+        let gaps = if keys.contains('X') { 2 } else { 0 };
+        assert_eq!((requests.early, requests.gaps.len()), (early, gaps), "{name}");
+        assert_eq!(responses.bytes, b"hi", "{name}");
+    }
+}
+
+#[test]
+fn keys_are_updated_also_in_a_gap() {
+    for lose in [false, true] {
+        let [_, mut ch, mut sh, mut ct, mut st] = [1, 2, 3, 4, 5].map(Sealer::new);
+        let mut rig = Rig::new(&sealed_keys());
+        rig.push(ToServer, &client_hello(false));
+        rig.push(ToClient, &server_hello([9; 32]));
+        rig.push(ToClient, &sh.seal(22, &message(FINISHED, &[0; 32])));
+        rig.push(ToServer, &ch.seal(22, &message(FINISHED, &[0; 32])));
+        rig.push(ToServer, &ct.seal(23, b"one "));
+        let update = ct.seal(22, &message(KEY_UPDATE, &[0]));
+        ct.update();
+        if lose {
+            rig.gap(ToServer, update.len());
+        } else {
+            rig.push(ToServer, &update);
+        }
+        rig.push(ToServer, &ct.seal(23, b"two "));
+        rig.push(ToServer, &ct.seal(23, b"three"));
+        rig.push(ToClient, &st.seal(23, b"yes"));
+        let [requests, responses] = rig.finish();
+        assert_eq!((&requests.bytes[..], &responses.bytes[..]), (&b"one two three"[..], &b"yes"[..]));
+        assert_eq!(rig.counters.rekeyed_total, u64::from(!lose));
+    }
+}
+
+#[test]
+fn a_mirror_may_swap_the_directions_of_the_handshake() {
+    for session in sessions() {
+        let mut rig = Rig::new(&session.keys);
+        let mut flights = session.flights.clone();
+        flights.swap(0, 1);
+        flights.swap(2, 3);
+        for (dir, bytes) in &flights {
+            rig.push(*dir, bytes);
+        }
+        let [requests, responses] = rig.finish();
+        assert_eq!(
+            (&requests.bytes, &responses.bytes),
+            (&want(ToServer), &want(ToClient)),
+            "{}",
+            session.name
+        );
+    }
+}
+
+#[test]
+fn searching_costs_a_bounded_number_of_trials() {
+    let [_, mut ch, mut sh, mut ct, _] = [1, 2, 3, 4, 5].map(Sealer::new);
+    let mut rig = Rig::new(&sealed_keys());
+    rig.push(ToServer, &client_hello(false));
+    rig.push(ToClient, &server_hello([9; 32]));
+    rig.push(ToClient, &sh.seal(22, &message(FINISHED, &[0; 32])));
+    rig.push(ToServer, &ch.seal(22, &message(FINISHED, &[0; 32])));
+    rig.push(ToServer, &ct.seal(23, b"one"));
+    rig.gap(ToServer, 1 << 30);
+    // Every third byte looks like the start of a record.
+    let bait = [23, 3, 3, 3, 3].repeat(4000);
+    for _ in 0..50 {
+        rig.push(ToServer, &bait);
+    }
+    assert_eq!(rig.counters.directions_lost_total, 1);
+    rig.push(ToServer, &ct.seal(23, b"two"));
+    let got = rig.finish();
+    assert_eq!((&got[0].bytes[..], got[0].gaps.len()), (&b"one"[..], 1), "the rest is one gap");
+}
+
+#[test]
+fn bytes_that_wait_are_bounded() {
+    let mut rig = Rig::new(&sealed_keys());
+    rig.push(ToServer, &client_hello(true));
+    let mut early = Sealer::new(1);
+    for _ in 0..100 {
+        rig.push(ToServer, &early.seal(23, &[b'x'; 10_000]));
+        assert!(rig.connection.buffered() <= WAITING_BYTES_MAX);
+    }
+    assert_eq!((rig.status, rig.counters.connections_malformed_total), (Status::GivenUp, 1));
+    rig.finish();
+}

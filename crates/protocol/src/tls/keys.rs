@@ -1,0 +1,523 @@
+//! TLS secrets: the NSS key log format, and a bounded store of what it told.
+//!
+//! In:  bytes of a key log (`SSLKEYLOGFILE`), cut anywhere. Out: [`KeyLine`]s, for a [`KeyStore`] that connections
+//! ask by client random. Secrets are wiped when they are dropped and never printed.
+//! Format: `LABEL <client random, 64 hex digits> <secret, hex>`, a line each (draft-ietf-tls-keylogfile).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use offpath_types::Timestamp;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Longest line that is read: the longest known one has 31 + 64 + 96 characters. Longer ones are passed over.
+const LINE_BYTES_MAX: usize = 512;
+/// Longest secret: TLS 1.2 master secrets and secrets of SHA-384 suites.
+const SECRET_BYTES_MAX: usize = 48;
+
+/// What a client sent as random: names its connection in a key log.
+pub(crate) type Random = [u8; 32];
+
+/// A secret of up to 48 bytes, wiped when dropped.
+#[derive(Clone)]
+pub(crate) struct Secret {
+    bytes: Zeroizing<[u8; SECRET_BYTES_MAX]>,
+    len: u8,
+}
+
+impl Secret {
+    /// Copies `bytes`; what is over 48 bytes is left out.
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        let len = bytes.len().min(SECRET_BYTES_MAX);
+        let mut kept = Zeroizing::new([0; SECRET_BYTES_MAX]);
+        kept[..len].copy_from_slice(&bytes[..len]);
+        Self { bytes: kept, len: len as u8 }
+    }
+
+    /// Returns the bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What a secret is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// TLS 1.2: the master secret (`CLIENT_RANDOM`).
+    Master,
+    /// TLS 1.3: 0-RTT data.
+    ClientEarly,
+    ClientHandshake,
+    ServerHandshake,
+    ClientTraffic,
+    ServerTraffic,
+}
+
+const LABELS: usize = 6;
+
+impl Label {
+    fn parse(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"CLIENT_RANDOM" => Self::Master,
+            b"CLIENT_EARLY_TRAFFIC_SECRET" => Self::ClientEarly,
+            b"CLIENT_HANDSHAKE_TRAFFIC_SECRET" => Self::ClientHandshake,
+            b"SERVER_HANDSHAKE_TRAFFIC_SECRET" => Self::ServerHandshake,
+            b"CLIENT_TRAFFIC_SECRET_0" => Self::ClientTraffic,
+            b"SERVER_TRAFFIC_SECRET_0" => Self::ServerTraffic,
+            _ => return None,
+        })
+    }
+}
+
+/// One usable line of a key log.
+pub struct KeyLine {
+    random: Random,
+    label: Label,
+    secret: Secret,
+}
+
+impl std::fmt::Debug for KeyLine {
+    /// Tells the kind only.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeyLine({:?})", self.label)
+    }
+}
+
+offpath_types::counters! {
+    /// What key logs held. `lines_total` = `lines_used_total` + `lines_unused_total` + `lines_invalid_total`.
+    pub struct KeyLogCounters {
+        /// Lines that were not empty and no comment.
+        lines_total,
+        /// Lines with a secret that can be used.
+        lines_used_total,
+        /// Lines of a kind that is not needed (exporter secrets, `RSA`, QUIC).
+        lines_unused_total,
+        /// Lines that are none of a key log, or longer than any.
+        lines_invalid_total,
+        /// Key lines that did not fit into a worker's queue, since it had too many (live only).
+        lines_dropped_total,
+    }
+}
+
+/// Reads a key log that comes in pieces.
+#[derive(Default)]
+pub struct KeyLogParser {
+    /// The line that has not ended.
+    line: Zeroizing<Vec<u8>>,
+    /// It has grown too long: the rest is passed over.
+    long: bool,
+    counters: KeyLogCounters,
+}
+
+impl KeyLogParser {
+    /// Takes the next bytes; appends the lines that they complete to `out`.
+    pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<KeyLine>) {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (line, rest) = bytes.split_at(end);
+            bytes = &rest[1..];
+            if self.line.is_empty() && !self.long && line.len() <= LINE_BYTES_MAX {
+                self.counters.line(line, out);
+                continue;
+            }
+            self.keep(line);
+            self.finish(out);
+        }
+        self.keep(bytes);
+    }
+
+    /// Ends the log: a last line needs no line end.
+    pub fn finish(&mut self, out: &mut Vec<KeyLine>) {
+        let mut line = std::mem::take(&mut *self.line);
+        if std::mem::take(&mut self.long) {
+            self.counters.lines_total += 1;
+            self.counters.lines_invalid_total += 1;
+        } else {
+            self.counters.line(&line, out);
+        }
+        line.zeroize();
+    }
+
+    /// Returns the counts so far.
+    pub fn counters(&self) -> &KeyLogCounters {
+        &self.counters
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.line.len() + bytes.len() > LINE_BYTES_MAX {
+            self.long = true;
+            self.line.zeroize();
+        } else if !self.long && !bytes.is_empty() {
+            // No growth that would leave a copy behind.
+            let more = LINE_BYTES_MAX - self.line.len();
+            self.line.reserve_exact(more);
+            self.line.extend_from_slice(bytes);
+        }
+    }
+}
+
+impl KeyLogCounters {
+    fn line(&mut self, line: &[u8], out: &mut Vec<KeyLine>) {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            return;
+        }
+        self.lines_total += 1;
+        let mut words = line.split(|b| *b == b' ');
+        let (Some(name), Some(random), Some(secret), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            self.lines_invalid_total += 1;
+            return;
+        };
+        let Some(label) = Label::parse(name) else {
+            let other = name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_');
+            *if other { &mut self.lines_unused_total } else { &mut self.lines_invalid_total } += 1;
+            return;
+        };
+        let (mut random_bytes, mut bytes) = ([0; 32], Zeroizing::new([0; SECRET_BYTES_MAX]));
+        let fits = match label {
+            Label::Master => secret.len() == 96,
+            _ => secret.len() == 64 || secret.len() == 96,
+        };
+        if random.len() != 64
+            || !fits
+            || !unhex(random, &mut random_bytes)
+            || !unhex(secret, &mut bytes[..secret.len() / 2])
+        {
+            self.lines_invalid_total += 1;
+            return;
+        }
+        self.lines_used_total += 1;
+        let secret = Secret::new(&bytes[..secret.len() / 2]);
+        out.push(KeyLine { random: random_bytes, label, secret });
+    }
+}
+
+/// Reads `digits`, two for each byte of `out`; false where they are no hexadecimal digits.
+fn unhex(digits: &[u8], out: &mut [u8]) -> bool {
+    let value = |d: u8| (d as char).to_digit(16).map(|v| v as u8);
+    digits.chunks_exact(2).zip(out).all(|(pair, byte)| match (value(pair[0]), value(pair[1])) {
+        (Some(high), Some(low)) => {
+            *byte = high << 4 | low;
+            true
+        }
+        _ => false,
+    })
+}
+
+/// The secrets of one connection, as far as they are known.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets([Option<Secret>; LABELS]);
+
+impl Secrets {
+    pub(crate) fn get(&self, label: Label) -> Option<&Secret> {
+        self.0[label as usize].as_ref()
+    }
+
+    /// Adds what `other` knows.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, more) in self.0.iter_mut().zip(&other.0) {
+            if let Some(more) = more {
+                *mine = Some(more.clone());
+            }
+        }
+    }
+}
+
+/// Bounds of a [`KeyStore`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Connections whose secrets are kept, about 400 bytes each. Past it: the oldest are evicted.
+    pub connections_max: usize,
+    /// How long a streamed secret waits for its connection, nanoseconds of packet time; 0: for ever. Past it: it
+    /// expires.
+    pub unused_nanos_max: u64,
+}
+
+impl Default for KeyLimits {
+    fn default() -> Self {
+        Self { connections_max: 100_000, unused_nanos_max: 0 }
+    }
+}
+
+struct Entry {
+    secrets: Secrets,
+    /// Number of its place in `KeyStore::order`.
+    number: u64,
+}
+
+/// Secrets by client random.
+///
+/// Two layers: what was known before the first packet (shared, never changes), and what has come since.
+// Invariant: `order` holds (number, time of arrival, random) of every entry in order of arrival, and of some that are
+// gone: an entry is the one that its number names.
+#[derive(Default)]
+pub struct KeyStore {
+    fixed: Option<Arc<KeyStore>>,
+    late: HashMap<Random, Entry>,
+    order: VecDeque<(u64, Timestamp, Random)>,
+    numbers: u64,
+    limits: KeyLimits,
+    /// More may come while packets do.
+    more: bool,
+    evicted: u64,
+    expired: u64,
+}
+
+impl KeyStore {
+    /// Makes an empty store.
+    pub fn new(limits: KeyLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Makes an empty store over what is known from the start.
+    pub fn over(fixed: Arc<KeyStore>, limits: KeyLimits) -> Self {
+        Self { fixed: Some(fixed), limits, ..Self::default() }
+    }
+
+    /// Says that secrets may come later than the packets they are for: connections without wait for them.
+    pub fn expect_more(&mut self) {
+        self.more = true;
+    }
+
+    /// Adds a line that came at `now`.
+    pub fn add(&mut self, line: &KeyLine, now: Timestamp) {
+        let KeyLine { random, label, secret } = line;
+        let random = *random;
+        let numbers = &mut self.numbers;
+        let order = &mut self.order;
+        let entry = self.late.entry(random).or_insert_with(|| {
+            *numbers += 1;
+            order.push_back((*numbers, now, random));
+            Entry { secrets: Secrets::default(), number: *numbers }
+        });
+        entry.secrets.0[*label as usize] = Some(secret.clone());
+        while self.late.len() > self.limits.connections_max.max(1) {
+            if !self.drop_oldest() {
+                break;
+            }
+            self.evicted += 1;
+        }
+        self.expire(now);
+    }
+
+    /// Drops what has waited too long for its connection.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        if self.limits.unused_nanos_max == 0 {
+            return;
+        }
+        while let Some((number, came, random)) = self.order.front() {
+            let stale = self.late.get(random).is_none_or(|e| e.number != *number);
+            if !stale && now.nanos_since(*came) < self.limits.unused_nanos_max {
+                break;
+            }
+            self.expired += u64::from(self.drop_oldest() && !stale);
+        }
+    }
+
+    /// Drops the first of `order`, and its entry if it still has one.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((number, _, random)) = self.order.pop_front() else { return false };
+        if self.late.get(&random).is_some_and(|e| e.number == number) {
+            self.late.remove(&random);
+        }
+        true
+    }
+
+    /// Returns what is known of the connection with this client random.
+    pub(crate) fn get(&self, random: &Random) -> Secrets {
+        let mut found = match self.fixed.as_deref() {
+            Some(fixed) => fixed.get(random),
+            None => Secrets::default(),
+        };
+        if let Some(entry) = self.late.get(random) {
+            found.merge(&entry.secrets);
+        }
+        found
+    }
+
+    /// Tells whether anything is known of it.
+    pub(crate) fn knows(&self, random: &Random) -> bool {
+        self.late.contains_key(random) || self.fixed.as_deref().is_some_and(|f| f.knows(random))
+    }
+
+    /// Forgets streamed secrets of a connection that has ended.
+    ///
+    /// Those of a file stay: the file has them anyway, and a capture may hold a connection twice.
+    pub(crate) fn forget(&mut self, random: &Random) {
+        if self.limits.unused_nanos_max != 0 {
+            self.late.remove(random);
+            // Places without an entry are dropped before they can outnumber the entries.
+            if self.order.len() > 2 * self.late.len() + 64 {
+                let late = &self.late;
+                self.order.retain(|(number, _, of)| late.get(of).is_some_and(|e| e.number == *number));
+            }
+        }
+    }
+
+    /// Tells whether a connection without secrets should be kept until some come.
+    pub(crate) fn more_may_come(&self) -> bool {
+        self.more
+    }
+
+    /// Tells whether there is or may be any secret at all.
+    pub(crate) fn any(&self) -> bool {
+        self.more || !self.late.is_empty() || self.fixed.as_deref().is_some_and(KeyStore::any)
+    }
+
+    /// Returns how many connections were evicted to make room, and how many expired unused.
+    pub fn lost(&self) -> (u64, u64) {
+        (self.evicted, self.expired)
+    }
+
+    /// Returns how many connections have secrets here.
+    pub fn len(&self) -> usize {
+        self.late.len() + self.fixed.as_deref().map_or(0, KeyStore::len)
+    }
+
+    /// Tells whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Reads `data` as a key log, whole and in pieces, and checks what must hold for any bytes.
+#[doc(hidden)]
+pub fn fuzz_keylog(data: &[u8]) {
+    let Some((first, log)) = data.split_first() else { return };
+    let run = |piece: usize| {
+        let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+        log.chunks(piece).for_each(|bytes| parser.push(bytes, &mut lines));
+        parser.finish(&mut lines);
+        let c = *parser.counters();
+        assert_eq!(c.lines_total, c.lines_used_total + c.lines_unused_total + c.lines_invalid_total);
+        assert_eq!(c.lines_used_total, lines.len() as u64);
+        assert!(parser.line.is_empty());
+        (c, lines)
+    };
+    let (whole, lines) = run(usize::MAX);
+    let (cut, same) = run(usize::from(*first) + 1);
+    assert_eq!(whole, cut);
+    assert!(
+        lines.iter().zip(&same).all(|(a, b)| a.random == b.random && a.secret.bytes() == b.secret.bytes())
+    );
+    let limits = KeyLimits { connections_max: 3, unused_nanos_max: 5 };
+    let mut store = KeyStore::new(limits);
+    for (n, line) in lines.into_iter().enumerate() {
+        let random = line.random;
+        store.add(&line, Timestamp::from_nanos(n as u64));
+        assert!(store.knows(&random) && store.len() <= 3);
+        if n % 3 == 2 {
+            store.forget(&random);
+        }
+        assert!(store.order.len() <= 2 * store.late.len() + 70);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(label: &str, random: u8, secret_len: usize) -> String {
+        format!("{label} {} {}\n", format!("{random:02x}").repeat(32), "ab".repeat(secret_len))
+    }
+
+    fn parse(log: &str) -> (Vec<KeyLine>, KeyLogCounters) {
+        let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+        parser.push(log.as_bytes(), &mut lines);
+        parser.finish(&mut lines);
+        (lines, *parser.counters())
+    }
+
+    #[test]
+    fn lines_are_read_or_counted() {
+        let long = "A".repeat(LINE_BYTES_MAX + 1);
+        let cases = [
+            ("master", line("CLIENT_RANDOM", 1, 48), [1, 0, 0]),
+            ("a master secret has 48 bytes", line("CLIENT_RANDOM", 1, 32), [0, 0, 1]),
+            ("traffic, SHA-256", line("CLIENT_TRAFFIC_SECRET_0", 1, 32), [1, 0, 0]),
+            ("traffic, SHA-384", line("SERVER_TRAFFIC_SECRET_0", 1, 48), [1, 0, 0]),
+            ("a secret of another length", line("SERVER_TRAFFIC_SECRET_0", 1, 33), [0, 0, 1]),
+            ("exporter", line("EXPORTER_SECRET", 1, 32), [0, 1, 0]),
+            ("RSA", format!("RSA {} {}", "ab".repeat(8), "ab".repeat(48)), [0, 1, 0]),
+            ("comment and empty lines", "# Comment\n\n  \r\n".into(), [0, 0, 0]),
+            ("CRLF and no line end", line("CLIENT_RANDOM", 1, 48).replace('\n', "\r"), [1, 0, 0]),
+            ("lower case label", line("client_random", 1, 48), [0, 0, 1]),
+            ("no hex", line("CLIENT_RANDOM", 1, 48).replace("ab", "xy"), [0, 0, 1]),
+            ("four words", line("CLIENT_RANDOM", 1, 48).replace('\n', " x\n"), [0, 0, 1]),
+            ("one word", "CLIENT_RANDOM\n".into(), [0, 0, 1]),
+            ("too long", long, [0, 0, 1]),
+        ];
+        for (name, log, [used, unused, invalid]) in cases {
+            let (lines, c) = parse(&log);
+            let want = (used, unused, invalid);
+            assert_eq!((c.lines_used_total, c.lines_unused_total, c.lines_invalid_total), want, "{name}");
+            assert_eq!(lines.len() as u64, used, "{name}");
+        }
+    }
+
+    #[test]
+    fn any_cut_gives_the_same_lines() {
+        let log =
+            [line("CLIENT_RANDOM", 1, 48), "#\n".into(), line("CLIENT_TRAFFIC_SECRET_0", 2, 32)].concat();
+        for piece in 1..log.len() {
+            fuzz_keylog(&[&[(piece % 256) as u8][..], log.as_bytes()].concat());
+        }
+        for piece in 1..40 {
+            let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+            log.as_bytes().chunks(piece).for_each(|b| parser.push(b, &mut lines));
+            assert_eq!(lines.len(), 2, "pieces of {piece}");
+            assert_eq!((lines[0].random, lines[1].random), ([1; 32], [2; 32]));
+        }
+    }
+
+    #[test]
+    fn the_store_is_bounded_and_forgets() {
+        let mut store = KeyStore::new(KeyLimits { connections_max: 2, unused_nanos_max: 100 });
+        let add = |store: &mut KeyStore, random, at| {
+            for line in parse(&line("CLIENT_RANDOM", random, 48)).0 {
+                store.add(&line, Timestamp::from_nanos(at));
+            }
+        };
+        add(&mut store, 1, 10);
+        add(&mut store, 2, 20);
+        add(&mut store, 3, 30);
+        assert_eq!((store.knows(&[1; 32]), store.len(), store.lost()), (false, 2, (1, 0)), "the oldest goes");
+        store.expire(Timestamp::from_nanos(119));
+        assert_eq!(store.len(), 2);
+        store.expire(Timestamp::from_nanos(120));
+        assert_eq!((store.knows(&[2; 32]), store.knows(&[3; 32]), store.lost()), (false, true, (1, 1)));
+        store.forget(&[3; 32]);
+        add(&mut store, 3, 125);
+        store.expire(Timestamp::from_nanos(130));
+        assert!(store.knows(&[3; 32]), "told again after it was forgotten: it lives from then");
+        assert_eq!(store.lost(), (1, 1), "what was used has not expired");
+        for n in 0..1000 {
+            add(&mut store, (n % 200) as u8, 200);
+            store.forget(&[(n % 200) as u8; 32]);
+        }
+        assert!(store.order.len() < 200);
+    }
+
+    #[test]
+    fn what_a_file_holds_lies_under_what_comes_later() {
+        let mut fixed = KeyStore::new(KeyLimits::default());
+        let lines = [line("CLIENT_TRAFFIC_SECRET_0", 1, 32), line("SERVER_TRAFFIC_SECRET_0", 1, 32)].concat();
+        parse(&lines).0.into_iter().for_each(|l| fixed.add(&l, Timestamp::ZERO));
+        let mut store = KeyStore::over(Arc::new(fixed), KeyLimits::default());
+        for l in parse(&line("CLIENT_HANDSHAKE_TRAFFIC_SECRET", 1, 32)).0 {
+            store.add(&l, Timestamp::ZERO);
+        }
+        let found = store.get(&[1; 32]);
+        assert!(found.get(Label::ClientTraffic).is_some() && found.get(Label::ClientHandshake).is_some());
+        assert!(found.get(Label::Master).is_none());
+        store.forget(&[1; 32]);
+        assert!(store.knows(&[1; 32]));
+    }
+
+    #[test]
+    fn nothing_prints_a_secret() {
+        let (lines, _) = parse(&line("CLIENT_RANDOM", 1, 48));
+        assert_eq!(format!("{lines:?}"), "[KeyLine(Master)]");
+    }
+}
