@@ -43,7 +43,7 @@ replay: setup ## replay one capture: make replay CAP=captures/…/input.pcap
 	$(OFFPATH) replay $(CAP)
 
 .PHONY: test
-test: lint unit golden unit-root lab lab-mirror ## everything that CI runs
+test: lint unit golden unit-root inventory-check lab lab-mirror ## everything that CI runs
 
 .PHONY: check
 check: lint unit ## lint and unit tests: fast, no root
@@ -81,6 +81,14 @@ golden-update: setup ## rewrite the expected files of the golden captures, for r
 tunnels-tshark: ## have tshark confirm the golden captures of tunnels
 	$(call need,tshark python3)
 	crates/testkit/lab/confirm-tunnels.py captures
+
+.PHONY: inventory-check
+inventory-check: setup ## validate the inventories of all golden captures as OpenAPI 3.1 (installs a validator from PyPI)
+	$(call need,python3 python3-venv)
+	$(CARGO) build --locked -p offpath
+	test -x $(TARGET_DIR)/venv-openapi/bin/python || python3 -m venv $(TARGET_DIR)/venv-openapi
+	$(TARGET_DIR)/venv-openapi/bin/pip install -q openapi-spec-validator==0.9.0 pyyaml
+	$(TARGET_DIR)/venv-openapi/bin/python crates/testkit/lab/check-inventory.py $(TARGET_DIR)/debug/offpath captures
 
 .PHONY: lab
 lab: setup-lab build ## closed loop in network namespaces: mirror, attack, block, proof (needs root)

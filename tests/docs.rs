@@ -178,7 +178,11 @@ fn every_anomaly_signal_and_field_is_documented() {
 #[test]
 fn every_counter_is_documented_in_its_section() {
     let bench = Bench::new();
-    let run = bench.replay(&[&root().join("captures/http1-pipelining/input.pcap")], &[]);
+    let inventory = bench.path("inventory.json");
+    let run = bench.replay(
+        &[&root().join("captures/http1-pipelining/input.pcap")],
+        &["--inventory", inventory.to_str().unwrap()],
+    );
     assert_eq!(run.code(), 0, "{}", run.stderr());
     let ledger = page("how-to/read-the-ledger.md");
     for name in

@@ -6,6 +6,7 @@ mod cli;
 mod docs;
 mod fuzz;
 mod golden;
+mod inventory;
 mod overload;
 mod replay;
 mod sources;

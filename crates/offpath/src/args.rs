@@ -60,6 +60,10 @@ pub(crate) struct OutputArgs {
     /// Write the ledger (every counter, and whether the books balance) as JSON to PATH (`-` is standard output).
     #[arg(long, value_name = "PATH")]
     pub(crate) stats: Option<PathBuf>,
+    /// Write the inventory of what was asked for (endpoints, parameters, credentials) to PATH as OpenAPI 3.1: YAML if
+    /// PATH ends in .yaml or .yml, else JSON.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) inventory: Option<PathBuf>,
     /// Format of transaction records.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

@@ -265,6 +265,8 @@ fn hand_on(
 struct Housekeeping {
     noticed: Timestamp,
     written: Timestamp,
+    /// When the inventory was written: it is larger than the stats.
+    inventoried: Timestamp,
     lost_before: u64,
     frames_before: u64,
     lost_frames_before: u64,
@@ -272,7 +274,14 @@ struct Housekeeping {
 
 impl Housekeeping {
     fn new(now: Timestamp) -> Self {
-        Self { noticed: now, written: now, lost_before: 0, frames_before: 0, lost_frames_before: 0 }
+        Self {
+            noticed: now,
+            written: now,
+            inventoried: now,
+            lost_before: 0,
+            frames_before: 0,
+            lost_frames_before: 0,
+        }
     }
 
     fn run(
@@ -311,6 +320,10 @@ impl Housekeeping {
             let mut ledger = shared.ledger();
             judge.fill(&mut ledger);
             stats.write(&ledger, judge, true)?;
+        }
+        if now.nanos_since(self.inventoried) >= 60_000_000_000 {
+            self.inventoried = now;
+            judge.write_inventory()?;
         }
         Ok(())
     }

@@ -14,8 +14,10 @@ use offpath_types::{Action, IdentityKey, Timestamp, Transaction};
 use crate::args::OutputArgs;
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::inventory::Inventory;
 use crate::ledger::{Ledger, PipelineCounters};
 use crate::merge::{Mark, Merge};
+use crate::output::InventoryFile;
 use crate::records::RecordWriter;
 use crate::report::Findings;
 
@@ -40,6 +42,7 @@ pub(crate) struct Judge {
     offered: u64,
     /// Decision records that wait until the outbox has their decision: the number of their offer, and the line.
     unkept: VecDeque<(u64, Vec<u8>)>,
+    inventory: Option<(Inventory, InventoryFile)>,
     live: bool,
     observed: Observability,
     counters: PipelineCounters,
@@ -71,6 +74,10 @@ impl Judge {
             delivery,
             offered: 0,
             unkept: VecDeque::new(),
+            inventory: match output.inventory.as_deref() {
+                Some(path) => Some((Inventory::new(config.inventory_limits()), InventoryFile::open(path)?)),
+                None => None,
+            },
             live,
             observed: Observability::default(),
             counters: PipelineCounters::default(),
@@ -169,6 +176,19 @@ impl Judge {
         ledger.planner = self.planner.counters();
     }
 
+    /// Returns the inventory, where one is made.
+    pub(crate) fn inventory(&self) -> Option<&Inventory> {
+        self.inventory.as_ref().map(|(inventory, _)| inventory)
+    }
+
+    /// Writes the inventory as it is now, where one is made.
+    pub(crate) fn write_inventory(&mut self) -> Result<(), Failure> {
+        match &mut self.inventory {
+            Some((inventory, file)) => file.write(inventory),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the scorer, for its summary.
     pub(crate) fn scorer(&self) -> &Scorer {
         &self.scorer
@@ -185,6 +205,9 @@ impl Judge {
         self.counters.transactions_scored_total += 1;
         self.observed.observe(tx);
         self.findings.observe(tx, &verdict);
+        if let Some((inventory, _)) = &mut self.inventory {
+            inventory.observe(tx);
+        }
         self.planner.plan(tx, &verdict, &mut self.events);
         if let Some(out) = &mut self.transactions {
             self.line.clear();

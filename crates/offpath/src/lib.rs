@@ -11,6 +11,7 @@ mod delivery;
 mod exchange;
 mod exit;
 mod identity;
+mod inventory;
 mod judge;
 mod ledger;
 mod merge;
@@ -86,6 +87,13 @@ fn load_config(path: Option<&Path>) -> Result<Config, Failure> {
     Config::load(path).map_err(|e| Failure::usage(e.into()))
 }
 
+/// Loads the configuration of a run; what is asked for on the command line says what is collected.
+fn load_config_of(output: &OutputArgs) -> Result<Config, Failure> {
+    let mut config = load_config(output.config.as_deref())?;
+    config.inventory.wanted = output.inventory.is_some();
+    Ok(config)
+}
+
 fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
     let path = config.key_file();
     identity::load_or_create(&path)
@@ -96,7 +104,7 @@ fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
 }
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let config = load_config(args.output.config.as_deref())?;
+    let config = load_config_of(&args.output)?;
     if let Some(keylog) = &args.keylog {
         std::fs::File::open(keylog)
             .with_context(|| format!("cannot read the key log {}", keylog.display()))
@@ -122,7 +130,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
 }
 
 fn attach(args: &AttachArgs) -> Result<(), Failure> {
-    let config = load_config(args.output.config.as_deref())?;
+    let config = load_config_of(&args.output)?;
     check_outputs(&args.output, &[])?;
     let key = load_key(&config)?;
     let delivery = delivery::start(&config)?;
@@ -145,6 +153,7 @@ fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure>
         ("--transactions", output.transactions.as_deref()),
         ("--decisions", output.decisions.as_deref()),
         ("--stats", output.stats.as_deref()),
+        ("--inventory", output.inventory.as_deref()),
     ];
     let given: Vec<_> = outputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
     // Names that cannot be expanded are an error of opening the inputs, later.
@@ -192,13 +201,14 @@ fn finish(
     if let Some(stats) = stats {
         stats.write(&ledger, judge, false)?;
     }
+    judge.write_inventory()?;
     if !output.quiet {
         let mut text = judge.findings.render(&ledger, &judge.scorer().summary(), problems);
         text.push_str(&output::latency_line("packet to decision", &judge.detection_us));
         if let Some(delivery) = judge.delivery() {
             text.push_str(&delivery::report(&delivery.stats()));
         }
-        let to_stdout = [&output.transactions, &output.decisions, &output.stats]
+        let to_stdout = [&output.transactions, &output.decisions, &output.stats, &output.inventory]
             .iter()
             .all(|p| p.as_deref() != Some("-".as_ref()));
         // The report gives way to records on standard output.

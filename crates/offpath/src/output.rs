@@ -1,4 +1,4 @@
-//! The stats file: the ledger, the latencies and the state of delivery, as JSON.
+//! Files that are rewritten whole: the stats (ledger, latencies, the state of delivery) as JSON, and the inventory.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -9,15 +9,16 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
+use crate::inventory::{self, Inventory, Syntax};
 use crate::judge::Judge;
 use crate::ledger::Ledger;
 
-/// An open stats file; opened before privileges are dropped, rewritten whole.
-pub(crate) struct StatsFile(Option<File>);
+/// A file that is opened before privileges are dropped and rewritten whole; or standard output.
+struct Rewritten(Option<File>);
 
-impl StatsFile {
+impl Rewritten {
     /// Opens `path`; `-` is standard output.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+    fn open(path: &Path) -> Result<Self, Failure> {
         if path == Path::new("-") {
             return Ok(Self(None));
         }
@@ -25,6 +26,47 @@ impl StatsFile {
             .map(|file| Self(Some(file)))
             .with_context(|| format!("cannot write {}", path.display()))
             .map_err(Failure::usage)
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<(), Failure> {
+        let written = match &mut self.0 {
+            None => io::stdout().write_all(text),
+            Some(file) => file
+                .seek(SeekFrom::Start(0))
+                .and_then(|_| file.write_all(text))
+                .and_then(|()| file.set_len(text.len() as u64)),
+        };
+        written.map_err(|e| Failure::ours(e.into()))
+    }
+}
+
+/// The file of the inventory.
+pub(crate) struct InventoryFile {
+    file: Rewritten,
+    syntax: Syntax,
+}
+
+impl InventoryFile {
+    /// Opens `path`; its name says which syntax is written.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Ok(Self { file: Rewritten::open(path)?, syntax: Syntax::of(path) })
+    }
+
+    /// Writes the inventory as it is now.
+    pub(crate) fn write(&mut self, inventory: &Inventory) -> Result<(), Failure> {
+        let mut text = Vec::new();
+        inventory::write(inventory, self.syntax, &mut text).map_err(|e| Failure::ours(e.into()))?;
+        self.file.write(&text)
+    }
+}
+
+/// The stats file.
+pub(crate) struct StatsFile(Rewritten);
+
+impl StatsFile {
+    /// Opens `path`; `-` is standard output.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Rewritten::open(path).map(Self)
     }
 
     /// Writes the stats as they are now. While `running`, threads are counted at different times and hold what is not
@@ -38,20 +80,18 @@ impl StatsFile {
         }
         let mut text = serde_json::to_string_pretty(&value).map_err(|e| Failure::ours(e.into()))?;
         text.push('\n');
-        let written = match &mut self.0 {
-            None => io::stdout().write_all(text.as_bytes()),
-            Some(file) => file
-                .seek(SeekFrom::Start(0))
-                .and_then(|_| file.write_all(text.as_bytes()))
-                .and_then(|()| file.set_len(text.len() as u64)),
-        };
-        written.map_err(|e| Failure::ours(e.into()))
+        self.0.write(text.as_bytes())
     }
 }
 
 fn stats(ledger: &Ledger, judge: &mut Judge) -> Value {
     let mut value = ledger.to_json();
     value["latency"] = json!({ "packet_to_decision_us": latency(&judge.detection_us) });
+    if let Some(inventory) = judge.inventory() {
+        let counts =
+            inventory.counters().fields().into_iter().map(|(name, count)| (name.to_owned(), json!(count)));
+        value["inventory"] = Value::Object(counts.collect());
+    }
     if let Some(delivery) = judge.delivery() {
         value["delivery"] = crate::delivery::stats(&delivery.stats());
     }

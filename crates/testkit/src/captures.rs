@@ -21,6 +21,7 @@ use crate::traffic::{Scenario, Traffic, TrafficOptions};
 
 use Direction::{ToClient, ToServer};
 
+mod inventory;
 mod tunnels;
 
 /// A folder that was written.
@@ -100,6 +101,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     captures.extend(gaps_and_segments()?);
     captures.extend(links()?);
     captures.extend(tunnels::tunnels()?);
+    captures.extend(inventory::all()?);
     captures.extend(logins());
     Ok(captures)
 }

@@ -57,6 +57,8 @@ pub struct Replay {
     pub decisions: PathBuf,
     /// Where to write the stats.
     pub stats: PathBuf,
+    /// Where to write the inventory, where the folder holds one.
+    pub inventory: Option<PathBuf>,
     /// How many workers to use; the result may not depend on it.
     pub workers: usize,
 }
@@ -73,6 +75,9 @@ impl Replay {
             ("--config", &self.config),
         ] {
             args.extend([flag.to_owned(), path(value)]);
+        }
+        if let Some(inventory) = &self.inventory {
+            args.extend(["--inventory".to_owned(), path(inventory)]);
         }
         args.extend(["--workers".to_owned(), self.workers.to_string(), "--quiet".to_owned()]);
         args
@@ -166,6 +171,7 @@ fn check_or_update(
         transactions: scratch.path().join("transactions.jsonl"),
         decisions: scratch.path().join("decisions.jsonl"),
         stats: scratch.path().join("stats.json"),
+        inventory: dir.join("inventory.json").is_file().then(|| scratch.path().join("inventory.json")),
         workers,
         dir,
     };
@@ -178,11 +184,14 @@ fn check_or_update(
     }
     let counters = serde_json::to_string_pretty(&stable(&stats))
         .map_err(|e| GoldenError::Setup(format!("stats cannot be written: {e}")))?;
-    let results = [
+    let mut results = vec![
         ("transactions.jsonl", read(&replay.transactions)?),
         ("decisions.jsonl", read(&replay.decisions)?),
         ("counters.json", counters + "\n"),
     ];
+    if let Some(inventory) = &replay.inventory {
+        results.push(("inventory.json", read(inventory)?));
+    }
     let mut report = String::new();
     for (name, got) in results {
         let path = replay.dir.join(name);

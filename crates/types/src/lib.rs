@@ -12,6 +12,7 @@ mod entity;
 mod envelope;
 mod flow;
 mod frame;
+mod outline;
 mod text;
 mod time;
 mod transaction;
@@ -23,6 +24,7 @@ pub use entity::{EntityKey, EntityKind, IdentityHash, IdentityKey};
 pub use envelope::{Envelope, TunnelKind};
 pub use flow::{Direction, FlowInfo, FlowKey, Host, Peer, Side, TunnelId};
 pub use frame::{Frame, LinkType};
+pub use outline::{BodyOutline, CredentialKind, Outline, Parameter, ParameterPlace, ValueKinds};
 pub use text::{Span, TextArena};
 pub use time::Timestamp;
 pub use transaction::{

@@ -1,6 +1,6 @@
 //! A request with its response: the unit that is scored.
 
-use crate::{EntityKey, EntityKind, FlowInfo, Host, IdentityHash, Span, TextArena, Timestamp};
+use crate::{EntityKey, EntityKind, FlowInfo, Host, IdentityHash, Outline, Span, TextArena, Timestamp};
 
 /// The HTTP version of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -317,6 +317,8 @@ pub struct Transaction {
     pub navigation: bool,
     /// What it shows of a login.
     pub login: LoginFacts,
+    /// Names and kinds of the request's parameters, where an inventory is wanted.
+    pub outline: Option<Box<Outline>>,
 }
 
 impl Transaction {
@@ -358,6 +360,7 @@ impl Transaction {
             stack_contradicted: false,
             navigation: false,
             login: LoginFacts::default(),
+            outline: None,
         }
     }
 

@@ -9,6 +9,7 @@ use offpath_stream::StreamLimits;
 use offpath_types::{BodyHint, IdentityKey};
 
 use super::{BodySays, Config, ConfigError, OutcomeSection, nets};
+use crate::inventory::InventoryLimits;
 use crate::worker::{SHARDS, Worker};
 
 const MS: u64 = 1_000_000;
@@ -42,6 +43,14 @@ impl Config {
         range("http.headers_max", self.http.headers_max as u64, 1, 256)?;
         range("http.body_inspect_bytes_max", self.http.body_inspect_bytes_max as u64, 0, 16 << 20)?;
         range("http.text_bytes_max", self.http.text_bytes_max as u64, 64, 1 << 20)?;
+        range("inventory.endpoints_max", self.inventory.endpoints_max as u64, 1, 1 << 20)?;
+        range(
+            "inventory.parameters_per_endpoint_max",
+            self.inventory.parameters_per_endpoint_max as u64,
+            1,
+            1 << 16,
+        )?;
+        range("inventory.names_per_request_max", self.inventory.names_per_request_max as u64, 1, 1 << 16)?;
         range("score.risk_confidence", u64::from(self.score.risk_confidence), 0, 100)?;
         range("score.explain_confidence", u64::from(self.score.explain_confidence), 0, 100)?;
         for (key, value) in [
@@ -232,8 +241,21 @@ impl Config {
                 user_fields: id.user_fields.clone(),
                 password_fields: id.password_fields.clone(),
                 body_inspect_bytes_max: h.body_inspect_bytes_max,
+                outline_names_max: if self.inventory.wanted {
+                    self.inventory.names_per_request_max
+                } else {
+                    0
+                },
                 text_bytes_max: h.text_bytes_max,
             },
+        }
+    }
+
+    /// Returns the limits of the inventory.
+    pub(crate) fn inventory_limits(&self) -> InventoryLimits {
+        InventoryLimits {
+            endpoints_max: self.inventory.endpoints_max,
+            parameters_per_endpoint_max: self.inventory.parameters_per_endpoint_max,
         }
     }
 

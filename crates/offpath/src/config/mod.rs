@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) webhook: Vec<WebhookSection>,
     /// Delivery to the targets.
     pub(crate) delivery: DeliverySection,
+    /// What `--inventory` learns.
+    pub(crate) inventory: InventorySection,
     /// `offpath receive`.
     pub(crate) receive: ReceiveSection,
 }

@@ -620,6 +620,32 @@ impl Default for DeliverySection {
     }
 }
 
+/// `[inventory]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct InventorySection {
+    /// One is made: the command line asks for it.
+    #[serde(skip)]
+    pub(crate) wanted: bool,
+    /// Endpoints remembered.
+    pub(crate) endpoints_max: usize,
+    /// Parameters and body fields remembered of one endpoint.
+    pub(crate) parameters_per_endpoint_max: usize,
+    /// Names taken of one request.
+    pub(crate) names_per_request_max: usize,
+}
+
+impl Default for InventorySection {
+    fn default() -> Self {
+        Self {
+            wanted: false,
+            endpoints_max: 5000,
+            parameters_per_endpoint_max: 500,
+            names_per_request_max: 256,
+        }
+    }
+}
+
 /// `[receive]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]

@@ -24,6 +24,9 @@ pub struct FactsConfig {
     pub password_fields: Vec<String>,
     /// How much of a body is kept while it passes, and how much is looked at after decompression.
     pub body_inspect_bytes_max: usize,
+    /// Names of one request that are handed on for an inventory; more are left out (and said to be). 0: none are
+    /// collected.
+    pub outline_names_max: usize,
     /// How much is kept of each text; what is longer is cut and marked `text_capped`.
     pub text_bytes_max: usize,
 }
@@ -169,6 +172,7 @@ impl Default for FactsConfig {
             user_fields: list(USER_FIELDS),
             password_fields: list(PASSWORD_FIELDS),
             body_inspect_bytes_max: 64 << 10,
+            outline_names_max: 0,
             text_bytes_max: 8 << 10,
         }
     }

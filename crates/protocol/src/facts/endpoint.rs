@@ -183,7 +183,8 @@ impl Mix {
     }
 }
 
-fn shape_segment(segment: &[u8], out: &mut Vec<u8>) {
+/// Appends a segment, decoded, with placeholders for what varies in it.
+pub(super) fn shape_segment(segment: &[u8], out: &mut Vec<u8>) {
     // Most segments are plain words. (Without an early exit, so that it compiles to vector compares.)
     let varies = segment.iter().fold(false, |any, c| any | c.is_ascii_digit() | (*c == b'@'));
     if !varies && segment.len() <= SEGMENT_BYTES_MAX {

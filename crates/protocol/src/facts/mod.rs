@@ -23,6 +23,7 @@ mod hint;
 mod json;
 mod memo;
 mod names;
+mod outline;
 mod secret;
 mod session;
 mod shape;
@@ -46,6 +47,7 @@ use fields::{Collector, Kind, hash_user};
 use hash::StableHash;
 use memo::Memo;
 use names::FieldNames;
+use outline::Outliner;
 use secret::SecretBuf;
 use session::{BestCookie, Credentials, SESSION_BYTES_MAX, credentials};
 use stack::{Claims, Habits, Print};
@@ -128,6 +130,7 @@ pub struct Facts {
     paths: Memo<PathFacts>,
     /// Referers in which nothing is to be hidden.
     open_referrers: Memo<()>,
+    outliner: Outliner,
     counters: FactsCounters,
 }
 
@@ -227,6 +230,7 @@ impl Facts {
             claims: Claims::new(),
             paths: Memo::new(),
             open_referrers: Memo::new(),
+            outliner: Outliner::new(config.outline_names_max),
             counters: FactsCounters::default(),
         }
     }
@@ -255,6 +259,9 @@ impl Facts {
                 Some(mode) => mode.eq_ignore_ascii_case(b"navigate"),
                 None => seen.habits.accept.is_some_and(|a| stack::contains_ignore_case(a, b"text/html")),
             };
+        if self.outliner.wanted() {
+            self.outliner.head(head, parts.query, &self.names, tx);
+        }
 
         if !matches!(head.method, b"POST" | b"PUT" | b"PATCH") || seen.body_empty {
             return None;
@@ -338,6 +345,9 @@ impl Facts {
             };
             let (user, password) = (found.user(), found.password());
             let (repeated, capped) = (found.repeated(), found.capped());
+            if self.outliner.wanted() {
+                self.outliner.body(found_format, text, &tap.boundary, !cut && !capped, tx);
+            }
             if !cut && (!sound || (found_format != format && format != Format::Sniff)) {
                 self.decode_failed(tx);
             }
@@ -961,7 +971,7 @@ pub fn fuzz_body_fields(data: &[u8]) {
         Header { name: b"Content-Encoding", value: CODINGS[usize::from(*choice >> 4) % CODINGS.len()] },
     ];
     let mut facts = Facts::new(
-        FactsConfig { body_inspect_bytes_max: 4096, ..FactsConfig::default() },
+        FactsConfig { body_inspect_bytes_max: 4096, outline_names_max: 16, ..FactsConfig::default() },
         IdentityKey::new([1; 32]),
     );
     let mut run = |pieces: [&[u8]; 2]| {

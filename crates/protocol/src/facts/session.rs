@@ -51,7 +51,7 @@ impl<'a> BestCookie<'a> {
 }
 
 /// Cuts `name=value` and takes white space and quotes off; `None` where the value says nothing.
-fn name_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn name_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = memchr::memchr(b'=', pair)?;
     let name = pair[..equals].trim_ascii();
     let value = pair[equals + 1..].trim_ascii();
