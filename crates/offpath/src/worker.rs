@@ -61,20 +61,14 @@ impl ShardCounters {
 
 /// The shards of one worker.
 pub(crate) struct Worker {
-    shards: Vec<Shard>,
+    shards: Vec<FlowTable<Sink>>,
     /// Index into `shards` by shard number; `u8::MAX` for one that another worker owns.
     index_of: [u8; SHARDS],
     seed: u64,
-    /// Transactions of all shards, in the order in which they were finished.
-    finished: Vec<Transaction>,
-    /// What was emitted before this has been moved out of `finished`.
-    taken_until: Timestamp,
-}
-
-/// One flow table with its own parser: limits of both are the shard's.
-struct Shard {
-    table: FlowTable<Sink>,
+    /// The parser of all shards; it keeps their limits apart. Holds what was finished, in that order.
     sink: Sink,
+    /// What was emitted before this has been moved out.
+    taken_until: Timestamp,
 }
 
 impl Worker {
@@ -88,21 +82,34 @@ impl Worker {
         protocol: &ProtocolConfig,
         key: &IdentityKey,
     ) -> Self {
-        let seed = key.seed(b"flow-hash");
         let mut index_of = [u8::MAX; SHARDS];
-        let mut shards = Vec::new();
-        for shard in (index..SHARDS).step_by(workers.max(1)) {
-            index_of[shard] = shards.len() as u8;
-            shards.push(Shard::new(stream, protocol, key, seed));
+        let owned = (index..SHARDS).step_by(workers.max(1));
+        for (at, shard) in owned.clone().enumerate() {
+            index_of[shard] = at as u8;
         }
-        Self { shards, index_of, seed, finished: Vec::new(), taken_until: Timestamp::ZERO }
+        Self::with_shards(owned.count(), index_of, stream, protocol, key)
     }
 
     /// Makes a worker that owns every flow it is given, in one shard: for live capture, where the kernel spreads flows.
     pub(crate) fn sole(stream: &StreamLimits, protocol: &ProtocolConfig, key: &IdentityKey) -> Self {
+        Self::with_shards(1, [0; SHARDS], stream, protocol, key)
+    }
+
+    fn with_shards(
+        count: usize,
+        index_of: [u8; SHARDS],
+        stream: &StreamLimits,
+        protocol: &ProtocolConfig,
+        key: &IdentityKey,
+    ) -> Self {
         let seed = key.seed(b"flow-hash");
-        let shards = vec![Shard::new(stream, protocol, key, seed)];
-        Self { shards, index_of: [0; SHARDS], seed, finished: Vec::new(), taken_until: Timestamp::ZERO }
+        Self {
+            shards: (0..count).map(|_| FlowTable::new(stream.clone(), seed)).collect(),
+            index_of,
+            seed,
+            sink: Sink::new(protocol, key),
+            taken_until: Timestamp::ZERO,
+        }
     }
 
     /// Takes one segment of a flow that one of this worker's shards owns.
@@ -112,12 +119,10 @@ impl Worker {
 
     /// The same, where the caller knows the hash of the key by this pipeline's seed.
     pub(crate) fn segment_hashed(&mut self, hash: u64, segment: &TcpSegment<'_>) {
-        let index = self.index_of[shard_of(hash)];
-        if let Some(shard) = self.shards.get_mut(usize::from(index)) {
-            // The shards take turns with one list, so that it is nearly in order of time.
-            std::mem::swap(&mut shard.sink.out, &mut self.finished);
-            shard.table.segment_hashed(hash, segment, &mut shard.sink);
-            std::mem::swap(&mut shard.sink.out, &mut self.finished);
+        let index = usize::from(self.index_of[shard_of(hash)]);
+        if let Some(table) = self.shards.get_mut(index) {
+            self.sink.http.select(index);
+            table.segment_hashed(hash, segment, &mut self.sink);
         } else {
             debug_assert!(false, "segment of a foreign shard");
         }
@@ -127,60 +132,49 @@ impl Worker {
     ///
     /// Whoever needs the total order takes [`settled`] of `now` for `until`; `Timestamp::MAX` takes everything.
     pub(crate) fn collect(&mut self, now: Timestamp, until: Timestamp, out: &mut Vec<Transaction>) {
-        for shard in &mut self.shards {
-            shard.table.advance(now, &mut shard.sink);
-            self.finished.append(&mut shard.sink.out);
+        for (index, table) in self.shards.iter_mut().enumerate() {
+            self.sink.http.select(index);
+            table.advance(now, &mut self.sink);
         }
         // Looking through what waits costs its length, so it is done once a tick, not once a turn.
         if until == Timestamp::MAX {
-            out.append(&mut self.finished);
+            out.append(&mut self.sink.out);
         } else if until > self.taken_until {
             self.taken_until = until;
-            take_before(until, &mut self.finished, out);
+            take_before(until, &mut self.sink.out, out);
         }
     }
 
     /// Ends every flow.
     pub(crate) fn finish(&mut self, out: &mut Vec<Transaction>) {
-        out.append(&mut self.finished);
-        for shard in &mut self.shards {
-            shard.table.finish(&mut shard.sink);
-            out.append(&mut shard.sink.out);
+        for (index, table) in self.shards.iter_mut().enumerate() {
+            self.sink.http.select(index);
+            table.finish(&mut self.sink);
         }
+        out.append(&mut self.sink.out);
     }
 
     /// Sums the counters of the shards.
     pub(crate) fn counters(&self) -> ShardCounters {
-        let mut sum = ShardCounters::default();
-        for Shard { table, sink } in &self.shards {
-            sum.stream.merge(table.counters());
-            sum.protocol.merge(sink.http.counters());
-            sum.facts.merge(sink.http.facts().counters());
-            sum.anomalies.merge(sink.http.anomaly_counts());
-            sum.worker.merge(&sink.counters);
-        }
+        let mut sum = ShardCounters {
+            protocol: *self.sink.http.counters(),
+            facts: *self.sink.http.facts().counters(),
+            anomalies: self.sink.http.anomaly_counts().clone(),
+            worker: self.sink.counters,
+            ..ShardCounters::default()
+        };
+        self.shards.iter().for_each(|table| sum.stream.merge(table.counters()));
         sum
     }
 
     /// Bytes that reassembly holds behind holes now.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.table.held_bytes()).sum()
+        self.shards.iter().map(FlowTable::held_bytes).sum()
     }
 
     /// Flows open now.
     pub(crate) fn flows_open(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.table.flows_open()).sum()
-    }
-}
-
-impl Shard {
-    fn new(stream: &StreamLimits, protocol: &ProtocolConfig, key: &IdentityKey, seed: u64) -> Self {
-        let sink = Sink {
-            http: Http::new(protocol.clone(), key.clone()),
-            out: Vec::new(),
-            counters: WorkerCounters::default(),
-        };
-        Self { table: FlowTable::new(stream.clone(), seed), sink }
+        self.shards.iter().map(FlowTable::flows_open).sum()
     }
 }
 
@@ -192,6 +186,14 @@ struct Sink {
 }
 
 impl Sink {
+    fn new(protocol: &ProtocolConfig, key: &IdentityKey) -> Self {
+        Self {
+            http: Http::new(protocol.clone(), key.clone()),
+            out: Vec::new(),
+            counters: WorkerCounters::default(),
+        }
+    }
+
     /// Runs `work` so that a panic costs its flow the parser and nothing else: `None`, and the flow is counted.
     fn contain<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let done = catch_unwind(AssertUnwindSafe(|| work(self))).ok();
@@ -251,15 +253,13 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_parser_costs_its_flow_only() {
-        let mut shard =
-            Shard::new(&StreamLimits::default(), &ProtocolConfig::default(), &IdentityKey::new([1; 32]), 1);
+        let mut sink = Sink::new(&ProtocolConfig::default(), &IdentityKey::new([1; 32]));
         let peer = |last, port| Peer { host: Host::from_v4([192, 0, 2, last]), port };
         let (key, client_side) = FlowKey::new(peer(1, 50_000), peer(2, 80), TunnelId(0));
         let opened = Timestamp::from_parts(1_000, 0);
         let flow = FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() };
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let request = Chunk::Data { bytes, offset: 0, peer_acked: None, seen: opened };
-        let sink = &mut shard.sink;
 
         let (mut sick, mut sound) = (sink.open(&flow), sink.open(&flow));
         assert!(sink.wants(&sick, Direction::ToServer));

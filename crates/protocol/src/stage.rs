@@ -39,16 +39,22 @@ use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
 const LAYERS_MAX: u8 = 8;
 
 /// The HTTP stage of one worker: configuration, scratch space and counters, shared by its sessions.
+///
+/// Limits over several flows are those of one shard: see [`Http::select`].
 pub struct Http {
     pub(crate) config: ProtocolConfig,
     pub(crate) facts: Facts,
     pub(crate) searcher: Searcher,
     pub(crate) counters: ProtocolCounters,
     anomalies: AnomalyCounts,
-    /// Bytes in the buffers of all sessions.
+    /// Bytes in the buffers of the shard's sessions.
     pub(crate) held_bytes: usize,
-    /// Requests open in all sessions.
+    /// Requests open in the shard's sessions.
     pub(crate) open_requests: usize,
+    /// The shard whose flows come now.
+    shard: usize,
+    /// Of the other shards: bytes held and requests open.
+    others: Vec<(usize, usize)>,
 }
 
 /// The state of one flow: the layer that reads it now.
@@ -223,6 +229,17 @@ impl Http {
             anomalies: AnomalyCounts::default(),
             held_bytes: 0,
             open_requests: 0,
+            shard: 0,
+            others: Vec::new(),
+        }
+    }
+
+    /// Says whose flows come next: what a shard's flows hold together is bounded for it alone, so that what a bound
+    /// does never depends on which shards share a stage. 0 where nothing was said.
+    #[inline]
+    pub fn select(&mut self, shard: usize) {
+        if shard != self.shard {
+            self.change_shard(shard);
         }
     }
 
@@ -318,16 +335,26 @@ impl Http {
 
     /// Bytes that open sessions hold in buffers.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes
+        self.held_bytes + self.others.iter().map(|(bytes, _)| bytes).sum::<usize>()
     }
 
     /// Requests that wait for their response in open sessions.
     pub fn open_requests(&self) -> usize {
-        self.open_requests
+        self.open_requests + self.others.iter().map(|(_, requests)| requests).sum::<usize>()
     }
 }
 
 impl Http {
+    fn change_shard(&mut self, shard: usize) {
+        let needed = shard.max(self.shard) + 1;
+        if self.others.len() < needed {
+            self.others.resize(needed, (0, 0));
+        }
+        self.others[self.shard] = (self.held_bytes, self.open_requests);
+        (self.held_bytes, self.open_requests) = std::mem::take(&mut self.others[shard]);
+        self.shard = shard;
+    }
+
     /// Hands a transaction on: the last step of every layer. `tx.complete` is set already.
     #[inline]
     pub(crate) fn emit(

@@ -937,6 +937,31 @@ fn the_pieces_of_a_held_response_are_bounded() {
 }
 
 #[test]
+fn what_one_shard_holds_is_not_on_the_books_of_another() {
+    let mut config = ProtocolConfig::default();
+    config.limits.held_bytes_max = 200;
+    let part = format!("GET / HTTP/1.1|X: {}", "y".repeat(100));
+    for (shards, given_up) in [([0, 0, 0], true), ([0, 1, 2], false), ([5, 0, 5], true), ([2, 1, 0], false)] {
+        let mut http = Http::new(config.clone(), IdentityKey::new([1; 32]));
+        let (flow, mut out) = (flow(false), Vec::new());
+        let mut sessions = Vec::new();
+        for shard in shards {
+            http.select(shard);
+            let mut session = http.open(&flow);
+            feed(&mut http, &mut session, &flow, &data(UP, &part, 0, 0, 1), &mut out);
+            sessions.push((shard, session));
+        }
+        assert_eq!(http.counters().skipped_bytes_held_full_total > 0, given_up, "{shards:?}");
+        for (shard, session) in sessions {
+            http.select(shard);
+            http.close(session, &flow, Timestamp::from_nanos(1), &mut out);
+        }
+        assert_eq!(http.held_bytes(), 0, "{shards:?}");
+        assert_balanced(http.counters());
+    }
+}
+
+#[test]
 fn the_worker_holds_no_more_than_its_limit() {
     let mut config = ProtocolConfig::default();
     config.limits.held_bytes_max = 1000;
