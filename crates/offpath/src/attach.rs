@@ -110,7 +110,7 @@ pub(crate) fn run(
     let mut joins = Vec::new();
     for (lane, (source, exchange)) in sources.groups.into_iter().flatten().zip(exchanges).enumerate() {
         let (shared, sender, format) = (Arc::clone(&shared), sender.clone(), args.output.format);
-        let decoder = Decoder::new(config.decoder_limits());
+        let decoder = Decoder::new(config.decoder_limits(judge.key()));
         let worker = config.worker_of_lane(lanes, judge.key());
         let records = judge.records_wanted();
         let body = move || {
@@ -339,7 +339,7 @@ mod tests {
 
     /// Feeds `count` connections with one transaction each.
     fn feed(worker: &mut Worker, ledger: &mut Ledger, count: u16) {
-        let mut decoder = Decoder::new(Config::default().decoder_limits());
+        let mut decoder = Decoder::new(Config::default().decoder_limits(&IdentityKey::new([7; 32])));
         for port in 0..count {
             let start = Timestamp::from_parts(1, 0);
             let mut talk = Conversation::new(

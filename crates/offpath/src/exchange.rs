@@ -301,7 +301,7 @@ mod tests {
         fn new(lanes: usize) -> Self {
             let (config, key) = (Config::default(), IdentityKey::new([7; 32]));
             Self {
-                decoders: (0..lanes).map(|_| Decoder::new(config.decoder_limits())).collect(),
+                decoders: (0..lanes).map(|_| Decoder::new(config.decoder_limits(&key))).collect(),
                 workers: (0..lanes).map(|_| config.worker_of_lane(lanes, &key)).collect(),
                 ends: exchange(lanes, key.seed(b"flow-hash"), false),
             }

@@ -96,9 +96,13 @@ impl Ledger {
         let mut list = vec![
             ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
             (
-                "frames = TCP + other + fragments held + dropped",
+                "frames = TCP + other + fragments held + duplicates + dropped",
                 d.frames_total,
-                d.frames_tcp_total + d.frames_not_tcp() + d.frames_fragment_held_total + d.frames_dropped(),
+                d.frames_tcp_total
+                    + d.frames_not_tcp()
+                    + d.frames_fragment_held_total
+                    + d.frames_duplicate_total
+                    + d.frames_dropped(),
             ),
             (
                 "TCP frames = segments taken by reassembly",

@@ -69,7 +69,7 @@ fn run_inline(
     progress: &Progress,
     replayed: &mut Replayed,
 ) -> Result<(), Failure> {
-    let mut decoder = Decoder::new(config.decoder_limits());
+    let mut decoder = Decoder::new(config.decoder_limits(judge.key()));
     let mut worker = config.worker(0, 1, judge.key());
     let mut writer = judge.records_wanted().then(|| RecordWriter::new(format));
     let mut merge = Merge::new(1);
@@ -181,11 +181,10 @@ fn run_threads(
         drop(done_tx);
         drop(spare_tx);
         let seed = key.seed(b"flow-hash");
+        let decoder = Decoder::new(config.decoder_limits(&key));
         let reader = thread::Builder::new()
             .name("reader".into())
-            .spawn_scoped(scope, move || {
-                read(source, Decoder::new(config.decoder_limits()), seed, feeds, &spare_rx, progress)
-            })
+            .spawn_scoped(scope, move || read(source, decoder, seed, feeds, &spare_rx, progress))
             .context("cannot start the reader thread")
             .map_err(Failure::ours)?;
 

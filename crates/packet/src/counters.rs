@@ -7,7 +7,7 @@ offpath_types::counters! {
     ///
     /// Every frame is in exactly one place:
     /// `frames_total = frames_tcp_total + frames_udp_total + frames_icmp_total + frames_ip_other_total
-    /// + frames_non_ip_total + frames_fragment_held_total + Σ drop_*_total`.
+    /// + frames_non_ip_total + frames_fragment_held_total + frames_duplicate_total + Σ drop_*_total`.
     /// A frame whose fragment completes a datagram counts as what the datagram is, not as held.
     ///
     /// Every datagram that came in fragments too: `datagrams_total = datagrams_completed_total
@@ -18,6 +18,8 @@ offpath_types::counters! {
         frames_total,
         /// Frames that were TCP segments.
         frames_tcp_total,
+        /// Frames with a TCP segment that was captured twice: the second copy, which goes no further.
+        frames_duplicate_total,
         /// Frames that were UDP and no tunnel.
         frames_udp_total,
         /// Frames that were ICMP or ICMPv6 (also those that quote a TCP packet).
@@ -104,6 +106,7 @@ impl DecodeCounters {
             == self.frames_tcp_total
                 + self.frames_not_tcp()
                 + self.frames_fragment_held_total
+                + self.frames_duplicate_total
                 + self.frames_dropped()
     }
 }

@@ -3,6 +3,7 @@
 use offpath_types::Frame;
 
 use crate::defrag::{Added, Defrag, Whole};
+use crate::duplicates::{DuplicateSearch, Duplicates, Found};
 use crate::plain;
 use crate::walk::{Context, Cursor, Fragment, Leaf, Stop, first_layer, walk};
 use crate::{DecodeCounters, DecodeError, TcpSegment};
@@ -26,6 +27,12 @@ pub struct DecoderLimits {
     /// Whether ERSPAN session ids are part of the flow key. Off by default: switches often use one session
     /// per direction or port. Turn it on where each session mirrors a network of its own.
     pub erspan_in_key: bool,
+    /// Whether packets that were captured twice are searched for and left out.
+    pub duplicates: DuplicateSearch,
+    /// Packet time within which an equal packet is a copy.
+    pub duplicates_window_nanos: u64,
+    /// Keys the hash that packets are compared by. Secret, so that nobody can make a packet that is taken for another.
+    pub seed: u64,
 }
 
 impl Default for DecoderLimits {
@@ -37,6 +44,9 @@ impl Default for DecoderLimits {
             defrag_timeout_secs: 30,
             vlan_in_key: false,
             erspan_in_key: false,
+            duplicates: DuplicateSearch::Auto,
+            duplicates_window_nanos: 10_000_000,
+            seed: 0,
         }
     }
 }
@@ -48,6 +58,8 @@ pub enum Outcome<'a> {
     Tcp(TcpSegment<'a>),
     /// It was read and carries something else.
     NotTcp,
+    /// It carries a TCP segment that was captured a moment ago already.
+    Duplicate,
     /// It carries a fragment of a datagram that is not complete yet.
     FragmentHeld,
     /// It could not be read.
@@ -60,6 +72,7 @@ pub struct Decoder {
     limits: DecoderLimits,
     counters: DecodeCounters,
     defrag: Defrag,
+    duplicates: Duplicates,
     /// The datagram that was completed last; segments are borrowed from it until the next call.
     whole: Whole,
 }
@@ -77,8 +90,8 @@ impl Decoder {
     #[inline]
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>) -> Outcome<'a> {
         self.counters.frames_total += 1;
-        if let Some(segment) = plain::segment(frame) {
-            return conclude(&mut self.counters, Leaf::Tcp(segment));
+        if let Some(found) = plain::segment(frame) {
+            return self.conclude_tcp(found);
         }
         let context = Context {
             time: frame.time,
@@ -92,6 +105,7 @@ impl Decoder {
         };
         match leaf {
             Leaf::Fragment(fragment) => self.decode_fragment(&context, &fragment),
+            Leaf::Tcp(found) => self.conclude_tcp(found),
             leaf => conclude(&mut self.counters, leaf),
         }
     }
@@ -135,8 +149,29 @@ impl Decoder {
             }
         }
         // Walked once more because a borrow that is returned may not start inside the loop.
-        conclude(&mut self.counters, walk_whole(context, &self.whole))
+        let leaf = walk_whole(context, &self.whole);
+        if let Leaf::Tcp(found) = &leaf
+            && is_copy(&mut self.duplicates, &self.limits, found)
+        {
+            self.counters.frames_duplicate_total += 1;
+            return Outcome::Duplicate;
+        }
+        conclude(&mut self.counters, leaf)
     }
+
+    #[inline]
+    fn conclude_tcp<'b>(&mut self, found: Found<'b>) -> Outcome<'b> {
+        if is_copy(&mut self.duplicates, &self.limits, &found) {
+            self.counters.frames_duplicate_total += 1;
+            return Outcome::Duplicate;
+        }
+        conclude(&mut self.counters, Leaf::Tcp(found))
+    }
+}
+
+#[inline]
+fn is_copy(duplicates: &mut Duplicates, limits: &DecoderLimits, found: &Found<'_>) -> bool {
+    duplicates.is_copy(limits.duplicates, limits.duplicates_window_nanos, limits.seed, found)
 }
 
 fn walk_whole<'b>(context: &Context, whole: &'b Whole) -> Leaf<'b> {
@@ -147,7 +182,7 @@ fn walk_whole<'b>(context: &Context, whole: &'b Whole) -> Leaf<'b> {
 #[inline]
 fn conclude<'b>(counters: &mut DecodeCounters, leaf: Leaf<'b>) -> Outcome<'b> {
     let counter = match leaf {
-        Leaf::Tcp(segment) => {
+        Leaf::Tcp(Found { segment, .. }) => {
             let captured = segment.payload.len() as u64;
             counters.frames_tcp_total += 1;
             counters.tcp_payload_bytes_total += captured;

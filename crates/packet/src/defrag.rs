@@ -120,6 +120,8 @@ impl Whole {
             depth: s.depth,
             tags: s.tags,
             envelope: s.envelope,
+            // Its fragments had one; none is told from the other any more.
+            ip_id: 0,
         };
         let ends = if s.v6 { Ends::V6(&s.ends) } else { Ends::V4(s.ends.first_chunk()?) };
         Some((cursor, Next::Transport { number: s.next_number, ends }))

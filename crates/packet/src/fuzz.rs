@@ -2,7 +2,7 @@
 
 use offpath_types::{Frame, LinkType, Timestamp};
 
-use crate::{Decoder, DecoderLimits, Outcome};
+use crate::{Decoder, DecoderLimits, DuplicateSearch, Outcome};
 
 /// Decodes a made-up capture and asserts what must hold for any input.
 ///
@@ -18,6 +18,9 @@ pub fn fuzz_decode_frame(data: &[u8]) {
         defrag_timeout_secs: 5,
         vlan_in_key: true,
         erspan_in_key: true,
+        duplicates: DuplicateSearch::On,
+        duplicates_window_nanos: 10_000_000,
+        seed: 7,
     };
 
     let Some((first, mut rest)) = data.split_first() else { return };

@@ -8,6 +8,7 @@ use etherparse::err::{ipv4, ipv6, tcp};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
 use offpath_types::{FlowKey, Peer, TunnelId, TunnelKind};
 
+use crate::duplicates::Found;
 use crate::walk::{Context, Cursor, Ends, Next, Step, Stop};
 use crate::{DecodeError, Layer, LengthSource, SeqNum, TcpFlags, TcpSegment, tunnel};
 
@@ -41,6 +42,7 @@ pub(crate) fn ipv4<'b>(c: &mut Cursor<'b>) -> Step<'b> {
     }
     c.skip(header_len, Layer::Ipv4)?;
     let number = header.protocol().0;
+    c.ip_id = header.identification();
     let ends = match header.slice().get(12..).and_then(<[u8]>::first_chunk) {
         Some(ends) => Ends::V4(ends),
         None => return Err(c.truncated(Layer::Ipv4, 20).into()),
@@ -64,6 +66,7 @@ pub(crate) fn ipv6<'b>(c: &mut Cursor<'b>) -> Step<'b> {
         Err(error) => return Err(ipv6_error(c, &error).into()),
     };
     c.skip(header.slice().len(), Layer::Ipv6)?;
+    c.ip_id = 0;
     let payload_len = usize::from(header.payload_length());
     // 0: a jumbogram (RFC 2675) or an offloaded super-packet; all that was captured.
     if payload_len != 0 {
@@ -131,7 +134,7 @@ pub(crate) fn tcp<'b>(
     context: &Context,
     c: &mut Cursor<'b>,
     ends: Ends<'_>,
-) -> Result<TcpSegment<'b>, DecodeError> {
+) -> Result<Found<'b>, DecodeError> {
     let header = match TcpHeaderSlice::from_slice(c.bytes) {
         Ok(header) => header,
         Err(error) => return Err(tcp_error(c, &error)),
@@ -144,7 +147,8 @@ pub(crate) fn tcp<'b>(
         Peer { host: dst, port: header.destination_port() },
         TunnelId(c.tunnel),
     );
-    Ok(TcpSegment {
+    let bytes = c.bytes;
+    let segment = TcpSegment {
         time: context.time,
         key,
         side,
@@ -156,7 +160,9 @@ pub(crate) fn tcp<'b>(
         payload: c.bytes.get(header_len..).unwrap_or_default(),
         payload_len: wire_len - header_len as u32,
         envelope: c.envelope,
-    })
+    };
+    let options = bytes.get(20..header_len).unwrap_or_default();
+    Ok(Found { segment, options, ip_id: c.ip_id })
 }
 
 pub(crate) const fn invalid(layer: Layer, needed: u32, available: u32) -> DecodeError {

@@ -10,12 +10,13 @@
 //!  ── walked through ──────────────────────────────────────────▶└ TcpSegment ┘
 //! ```
 //!
-//! State between frames: held fragments and counters, nothing else. No checksum is verified.
+//! State between frames: held fragments, hashes of the packets of the last moment, and counters. No checksum is verified.
 #![forbid(unsafe_code)]
 
 mod counters;
 mod decoder;
 mod defrag;
+mod duplicates;
 mod error;
 mod fuzz;
 mod ip;
@@ -31,6 +32,7 @@ mod walk;
 
 pub use counters::DecodeCounters;
 pub use decoder::{Decoder, DecoderLimits, Outcome};
+pub use duplicates::DuplicateSearch;
 pub use error::{DecodeError, Layer, LengthSource};
 #[doc(hidden)]
 pub use fuzz::fuzz_decode_frame;

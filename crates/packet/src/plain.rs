@@ -5,6 +5,7 @@
 
 use offpath_types::{Envelope, FlowKey, Frame, Host, LinkType, Peer, TunnelId};
 
+use crate::duplicates::Found;
 use crate::{SeqNum, TcpFlags, TcpSegment};
 
 /// Ethernet and the two headers without options.
@@ -12,7 +13,7 @@ const HEADERS: usize = 14 + 20 + 20;
 
 /// Returns the segment of a plain frame; `None` says nothing about others.
 #[inline]
-pub(crate) fn segment<'b>(frame: &Frame<'b>) -> Option<TcpSegment<'b>> {
+pub(crate) fn segment<'b>(frame: &Frame<'b>) -> Option<Found<'b>> {
     let head = frame.bytes.first_chunk::<HEADERS>()?;
     // EtherType IPv4, version 4 with 5 words, no fragment (RFC 791 §3.1), TCP.
     let plain = head[12..15] == [0x08, 0x00, 0x45] && head[20] & 0x3f == 0 && head[21] == 0 && head[23] == 6;
@@ -31,7 +32,7 @@ pub(crate) fn segment<'b>(frame: &Frame<'b>) -> Option<TcpSegment<'b>> {
     let src = Peer { host: Host::from_v4([head[26], head[27], head[28], head[29]]), port: at(34) };
     let dst = Peer { host: Host::from_v4([head[30], head[31], head[32], head[33]]), port: at(36) };
     let (key, side) = FlowKey::new(src, dst, TunnelId(0));
-    Some(TcpSegment {
+    let segment = TcpSegment {
         time: frame.time,
         key,
         side,
@@ -42,7 +43,8 @@ pub(crate) fn segment<'b>(frame: &Frame<'b>) -> Option<TcpSegment<'b>> {
         payload,
         payload_len: (end - start) as u32,
         envelope: Envelope::NONE,
-    })
+    };
+    Some(Found { segment, options: frame.bytes.get(HEADERS..start)?, ip_id: at(18) })
 }
 
 #[cfg(test)]

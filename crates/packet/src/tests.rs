@@ -28,6 +28,7 @@ fn decode(decoder: &mut Decoder, frame: &Frame<'_>) -> Got {
         }
         Outcome::NotTcp => Got::NotTcp,
         Outcome::FragmentHeld => Got::Held,
+        Outcome::Duplicate => panic!("a copy"),
         Outcome::Undecodable(error) => Got::Error(error),
     };
     assert!(decoder.counters().is_balanced(), "{:?}", decoder.counters());

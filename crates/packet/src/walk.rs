@@ -6,7 +6,8 @@
 
 use offpath_types::{Envelope, Host, LinkType, Timestamp, TunnelKind};
 
-use crate::{DecodeError, Layer, LengthSource, TcpSegment, ip, link, tunnel};
+use crate::duplicates::Found;
+use crate::{DecodeError, Layer, LengthSource, ip, link, tunnel};
 
 /// What a walk needs to know besides the bytes.
 #[derive(Clone, Copy)]
@@ -49,6 +50,8 @@ pub(crate) struct Cursor<'b> {
     pub(crate) tags: u8,
     /// What records say of tags and tunnels.
     pub(crate) envelope: Envelope,
+    /// IP id of the innermost IPv4 header.
+    pub(crate) ip_id: u16,
 }
 
 impl<'b> Cursor<'b> {
@@ -66,6 +69,7 @@ impl<'b> Cursor<'b> {
             depth: 0,
             tags: 0,
             envelope: Envelope::NONE,
+            ip_id: 0,
         }
     }
 
@@ -212,7 +216,7 @@ pub(crate) enum Next<'b> {
 
 /// What a walk ended at.
 pub(crate) enum Leaf<'b> {
-    Tcp(TcpSegment<'b>),
+    Tcp(Found<'b>),
     Fragment(Fragment<'b>),
     Other(Stop<'b>),
 }
@@ -300,7 +304,7 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
             Next::EtherType(0x86dd) | Next::Ipv6 => ip::ipv6(c),
             Next::Transport { number: ip::TCP, ends } => {
                 return match ip::tcp(context, c, ends) {
-                    Ok(segment) => Leaf::Tcp(segment),
+                    Ok(found) => Leaf::Tcp(found),
                     Err(error) => Leaf::Other(Stop::Error(error)),
                 };
             }

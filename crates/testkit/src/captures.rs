@@ -22,6 +22,7 @@ use crate::traffic::{Scenario, Traffic, TrafficOptions};
 use Direction::{ToClient, ToServer};
 
 mod inventory;
+mod mirrors;
 mod tunnels;
 
 /// A folder that was written.
@@ -102,6 +103,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     captures.extend(links()?);
     captures.extend(tunnels::tunnels()?);
     captures.extend(inventory::all()?);
+    captures.extend(mirrors::mirrors()?);
     captures.extend(logins());
     Ok(captures)
 }

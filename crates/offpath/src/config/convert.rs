@@ -1,13 +1,14 @@
 //! From the file's sections to what the crates want.
 
 use offpath_enforce::{BlastRadius, PlannerConfig};
-use offpath_packet::DecoderLimits;
+use offpath_packet::{DecoderLimits, DuplicateSearch};
 use offpath_protocol::facts::FactsConfig;
 use offpath_protocol::{ProtocolConfig, ProtocolLimits};
 use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConfig, Scorer, Signal};
 use offpath_stream::StreamLimits;
 use offpath_types::{BodyHint, IdentityKey};
 
+use super::sections::DuplicatesMode;
 use super::{BodySays, Config, ConfigError, OutcomeSection, nets};
 use crate::inventory::InventoryLimits;
 use crate::worker::{SHARDS, Worker};
@@ -29,6 +30,7 @@ impl Config {
         range("capture.ring_mib", u64::from(self.capture.ring_mib), 1, 4095)?;
         range("capture.receive_buffer_mib", u64::from(self.capture.receive_buffer_mib), 1, 1024)?;
         range("capture.poll_ms", u64::from(self.capture.poll_ms), 1, 1000)?;
+        range("decode.duplicates_window_ms", self.decode.duplicates_window_ms, 1, 1000)?;
         range("decode.tunnel_depth_max", u64::from(self.decode.tunnel_depth_max), 1, 32)?;
         range("stream.flows_max", u64::from(self.stream.flows_max), SHARDS as u64, 1 << 30)?;
         for (key, value) in [
@@ -174,7 +176,7 @@ impl Config {
     }
 
     /// Returns the limits of decoding.
-    pub(crate) fn decoder_limits(&self) -> DecoderLimits {
+    pub(crate) fn decoder_limits(&self, key: &IdentityKey) -> DecoderLimits {
         let d = &self.decode;
         DecoderLimits {
             tunnel_depth_max: d.tunnel_depth_max,
@@ -183,6 +185,13 @@ impl Config {
             defrag_timeout_secs: d.defrag_timeout_secs,
             vlan_in_key: d.vlan_in_key,
             erspan_in_key: d.erspan_in_key,
+            duplicates: match d.duplicates {
+                DuplicatesMode::Off => DuplicateSearch::Off,
+                DuplicatesMode::Auto => DuplicateSearch::Auto,
+                DuplicatesMode::On => DuplicateSearch::On,
+            },
+            duplicates_window_nanos: d.duplicates_window_ms * MS,
+            seed: key.seed(b"duplicates"),
         }
     }
 

@@ -72,6 +72,10 @@ pub(crate) struct DecodeSection {
     pub(crate) defrag_timeout_secs: u32,
     /// Keep flows of different VLANs apart.
     pub(crate) vlan_in_key: bool,
+    /// Leave out packets that were captured twice.
+    pub(crate) duplicates: DuplicatesMode,
+    /// Packet time within which an equal packet is a copy.
+    pub(crate) duplicates_window_ms: u64,
     /// Keep flows of different ERSPAN sessions apart.
     pub(crate) erspan_in_key: bool,
 }
@@ -85,9 +89,20 @@ impl Default for DecodeSection {
             defrag_datagrams_max: d.defrag_datagrams_max,
             defrag_timeout_secs: d.defrag_timeout_secs,
             vlan_in_key: d.vlan_in_key,
+            duplicates: DuplicatesMode::Auto,
+            duplicates_window_ms: d.duplicates_window_nanos / 1_000_000,
             erspan_in_key: d.erspan_in_key,
         }
     }
+}
+
+/// When packets that were captured twice are searched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DuplicatesMode {
+    Off,
+    Auto,
+    On,
 }
 
 /// `[client]`
