@@ -162,11 +162,19 @@ impl Ledger {
             ));
         }
         list.push((
-            "body bytes looked into = kept + over the cap + after a gap",
+            "body bytes = looked into + over the cap + after a gap",
             f.facts_body_bytes_total,
-            f.facts_body_bytes_kept_total
+            f.facts_body_bytes_taken_total
                 + f.facts_body_bytes_over_cap_total
                 + f.facts_body_bytes_after_gap_total,
+        ));
+        list.push((
+            "coded bodies = decoded + over the cap + over the ratio + broken",
+            f.facts_bodies_coded_total,
+            f.facts_bodies_coded_decoded_total
+                + f.facts_bodies_coded_over_cap_total
+                + f.facts_bodies_coded_over_ratio_total
+                + f.facts_bodies_coded_broken_total,
         ));
         list.push((
             "transactions parsed = complete + incomplete + halves",

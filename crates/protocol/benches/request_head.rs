@@ -1,6 +1,7 @@
 //! Time per request head and login body: `cargo bench -p offpath-protocol --bench request_head`.
 //!
-//! Prints the best of several rounds in ns, which is the steadiest figure on a shared machine.
+//! Prints the best of several rounds in ns, which is the steadiest figure on a shared machine. With an argument, only the
+//! cases whose name contains it.
 #![expect(clippy::disallowed_methods, reason = "a bench measures wall time")]
 
 use std::hint::black_box;
@@ -69,7 +70,8 @@ fn main() {
     let config =
         FactsConfig { trusted_proxies: vec!["::/16".parse().unwrap_or_default()], ..FactsConfig::default() };
     let mut facts = Facts::new(config, IdentityKey::new([1; 32]));
-    for (name, method, target, headers, body) in cases {
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    for (name, method, target, headers, body) in cases.into_iter().filter(|c| c.0.contains(&wanted)) {
         let head = RequestHead { method, target, version: HttpVersion::V11, headers };
         let mut best = f64::MAX;
         for _ in 0..30 {

@@ -4,6 +4,8 @@
 //! expected, and `config.toml` where the defaults do not do. The expected outputs are written by the
 //! golden tests in update mode (see [`crate::golden`]).
 
+mod bodies;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
@@ -105,6 +107,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     captures.extend(inventory::all()?);
     captures.extend(mirrors::mirrors()?);
     captures.extend(logins());
+    captures.extend(bodies::all());
     Ok(captures)
 }
 

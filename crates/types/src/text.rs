@@ -43,6 +43,22 @@ impl TextArena {
         Span { start, len }
     }
 
+    /// Makes the text of `span` longer by `more` and returns where it is now. The last text stays in its place; another
+    /// one is copied, and its old place is lost.
+    pub fn append(&mut self, span: Span, more: &[u8]) -> Span {
+        if span.start as usize + span.len() != self.bytes.len() {
+            let text = self.get(span).to_vec();
+            let copied = self.push(&text);
+            if copied.is_empty() {
+                return span;
+            }
+            return self.append(copied, more);
+        }
+        let Ok(len) = u32::try_from(span.len() + more.len()) else { return span };
+        self.bytes.extend_from_slice(more);
+        Span { len, ..span }
+    }
+
     /// Returns the bytes of `span`; empty for a span of another arena that does not fit.
     pub fn get(&self, span: Span) -> &[u8] {
         let start = span.start as usize;
@@ -57,5 +73,23 @@ impl TextArena {
     /// Tells whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_grow_in_their_place_or_move() {
+        let mut arena = TextArena::default();
+        let first = arena.push(b"ab");
+        let last = arena.push(b"cd");
+        let last = arena.append(last, b"ef");
+        assert_eq!((arena.get(first), arena.get(last), arena.len()), (&b"ab"[..], &b"cdef"[..], 6));
+        let moved = arena.append(first, b"x");
+        assert_eq!((arena.get(moved), arena.get(last), arena.len()), (&b"abx"[..], &b"cdef"[..], 9));
+        let absent = TextArena::default().append(Span::ABSENT, b"");
+        assert_eq!(absent, Span::ABSENT);
     }
 }

@@ -43,7 +43,15 @@ impl Config {
         }
         range("http.head_bytes_max", self.http.head_bytes_max as u64, 256, 16 << 20)?;
         range("http.headers_max", self.http.headers_max as u64, 1, 256)?;
-        range("http.body_inspect_bytes_max", self.http.body_inspect_bytes_max as u64, 0, 16 << 20)?;
+        range("http.body_inspect_bytes_max", self.http.body_inspect_bytes_max as u64, 0, 1 << 30)?;
+        for (key, list) in [
+            ("identity.user_fields", &self.identity.user_fields),
+            ("identity.password_fields", &self.identity.password_fields),
+        ] {
+            if let Err((at, error)) = offpath_protocol::facts::check_fields(list) {
+                return Err(ConfigError::value(file, key, format!("{:?}", list[at]), &error.to_string()));
+            }
+        }
         range("http.text_bytes_max", self.http.text_bytes_max as u64, 64, 1 << 20)?;
         range("inventory.endpoints_max", self.inventory.endpoints_max as u64, 1, 1 << 20)?;
         range(

@@ -153,6 +153,16 @@ mod tests {
                 "[score.weights]\nlogin_surg = 2\n",
                 &["login_surg", "did you mean `login_surge`?"],
             ),
+            (
+                "bad pointer",
+                "[identity]\nuser_fields = [\"login\", \"/credentials/lo~gin\"]\n",
+                &["identity.user_fields", "/credentials/lo~gin", "~0", "~1"],
+            ),
+            (
+                "no name",
+                "[identity]\npassword_fields = [\"\"]\n",
+                &["identity.password_fields", "JSON pointer"],
+            ),
             ("not TOML", "[capture\n", &["line 1"]),
         ] {
             let error = Config::parse("c.toml", text).err().map(|e| e.to_string()).unwrap_or_default();

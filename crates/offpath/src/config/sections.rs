@@ -125,9 +125,9 @@ pub(crate) struct IdentitySection {
     pub(crate) session_cookies: Vec<String>,
     /// Headers whose value is a session.
     pub(crate) session_headers: Vec<String>,
-    /// Body and query fields that name the user.
+    /// Body and query fields that name the user; JSON pointers begin with `/`.
     pub(crate) user_fields: Vec<String>,
-    /// Body and query fields that hold a password.
+    /// Body and query fields that hold a password; JSON pointers begin with `/`.
     pub(crate) password_fields: Vec<String>,
 }
 
@@ -400,7 +400,7 @@ pub(crate) struct HttpSection {
     pub(crate) chunk_line_bytes_max: u32,
     /// Bytes held by all flows (unfinished heads, held responses).
     pub(crate) held_bytes_max: usize,
-    /// How much of a body is looked into, before and after decompression.
+    /// How much of a body is looked into, after decompression.
     pub(crate) body_inspect_bytes_max: usize,
     /// How much is kept of each text of a transaction.
     pub(crate) text_bytes_max: usize,

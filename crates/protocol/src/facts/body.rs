@@ -1,24 +1,34 @@
-//! What is kept of a body while it passes, and how it is made readable at its end.
+//! What passes of a body, and what is read of it on the way.
 //!
 //! ```text
-//! push push push … ─▶ kept (capped, as on the wire after dechunking) ─▶ inflate (capped) ─▶ fields, hints
+//! push push push … ─▶ (coded: kept, undone at the end) ─▶ character set ─▶ what is it? ─▶ JSON, form, multipart ─▶ fields
+//!                                                                                    └──▶ (responses) hints
 //! ```
-//! The pieces only ever go into one buffer, so how the body was cut cannot matter.
+//! Nothing of a body is kept but its unfinished token and, where it is coded, its first
+//! [`CODED_BYTES_MAX`] bytes as on the wire. How it is cut changes nothing.
 
-use std::io::Read;
-
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use zeroize::Zeroize;
-
-use super::fields::parameter;
+use super::charset::{START_BYTES, Start, Utf16, start};
+use super::coding::{Codings, Decoded, decode};
+use super::fields::{Collector, Found, JsonKey, parameter};
+use super::form::FormScanner;
+use super::graphql;
+use super::hint::{HintKey, JsonHint, PageHint};
+use super::json::Scanner;
+use super::multipart::MultipartScanner;
 use super::secret::SecretBuf;
 
-/// How many bytes one compressed byte may become. Text stays far below; zeros would reach 1000.
-const RATIO_MAX: usize = 200;
+/// How much is kept of a coded body. Past it, its beginning is read (`body_capped`).
+const CODED_BYTES_MAX: usize = 64 << 10;
+/// How much is kept of a body whose outline is wanted. Past it, the outline is that of its beginning.
+const OUTLINED_BYTES_MAX: usize = 64 << 10;
 /// Longest multipart boundary that is looked for (RFC 2046 §5.1.1 allows 70).
 const BOUNDARY_BYTES_MAX: usize = 200;
+/// First bytes of a body within which a form must show its first `=`.
+const FORM_NAME_BYTES_MAX: usize = 64;
 /// Capacity that a reused buffer keeps.
 const SPARE_BYTES_MAX: usize = 8 << 10;
+/// How much UTF-16 is decoded at a time.
+const UTF16_PIECE_BYTES: usize = 1 << 10;
 
 /// What a body is said to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +36,8 @@ pub(super) enum Format {
     Json,
     Form,
     Multipart,
+    /// A GraphQL document.
+    GraphQl,
     /// HTML or text (responses).
     Text,
     /// Not said, or something that says little: the first bytes decide.
@@ -33,59 +45,135 @@ pub(super) enum Format {
     Sniff,
 }
 
-/// How a body is encoded.
+/// What is known of how a body begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Coding {
+enum Stage {
+    /// Not even its character set.
     #[default]
-    Identity,
-    Gzip,
-    Deflate,
+    Start,
+    /// Not what it is.
+    Sniff,
+    /// It is read as this.
+    Reading(Format),
+    /// It is nothing that has fields.
+    Unrecognised,
 }
 
-/// The part of one body that is looked into. Wiped when it is dropped.
+/// One body that is looked into. Wiped when it is dropped.
 #[derive(Default)]
 pub struct BodyTap {
-    pub(super) format: Format,
-    pub(super) coding: Coding,
-    pub(super) boundary: Vec<u8>,
-    kept: SecretBuf,
-    kept_max: usize,
+    format: Format,
+    response: bool,
+    codings: Codings,
+    /// Coded bytes as on the wire.
+    coded: SecretBuf,
+    /// How much more may be taken.
+    room: usize,
+    inspect_max: usize,
     capped: bool,
     gap: bool,
+    stage: Stage,
+    /// First bytes that do not tell enough yet; the document where the body is one.
+    first: SecretBuf,
+    utf16: Option<Utf16>,
+    any: bool,
+    /// An outline is wanted: the text is kept, decoded.
+    keep: bool,
+    kept: SecretBuf,
+    kept_whole: bool,
+    json: Scanner<JsonKey>,
+    form: FormScanner,
+    multipart: MultipartScanner,
+    found: Found,
+    json_hint: (Scanner<HintKey>, JsonHint),
+    page_hint: PageHint,
 }
 
 /// Where the bytes of a push went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pushed {
-    pub(super) kept: usize,
+    pub(super) taken: usize,
     pub(super) over_cap: usize,
     pub(super) after_gap: usize,
 }
 
+/// What reading needs besides the tap.
+pub(super) struct Reading<'k> {
+    pub(super) key: &'k offpath_types::IdentityKey,
+    pub(super) fields: &'k super::fields::Fields,
+    pub(super) scratch: &'k mut SecretBuf,
+    pub(super) spare: &'k mut SecretBuf,
+}
+
+/// What a body turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    /// What it was read as; `None` for nothing that has fields.
+    pub(super) format: Option<Format>,
+    /// It was not empty.
+    pub(super) any: bool,
+    /// Bytes of it are missing, as it was on the wire.
+    pub(super) cut: bool,
+    /// It was well-formed to its end.
+    pub(super) sound: bool,
+    /// The decoding of a coded body, and what came out.
+    pub(super) decoded: Option<(Decoded, usize)>,
+}
+
 impl BodyTap {
-    /// Makes a used tap ready for another body.
-    pub(super) fn begin(&mut self, format: Format, coding: Coding, boundary: &[u8], kept_max: usize) {
-        self.kept.clear();
-        self.kept.shrink(SPARE_BYTES_MAX);
-        self.boundary.clear();
-        self.boundary.extend_from_slice(boundary);
-        (self.format, self.coding, self.kept_max, self.capped, self.gap) =
-            (format, coding, kept_max, false, false);
+    /// Begins another body, of which `inspect_max` bytes are looked into.
+    /// `keep` where its outline is wanted.
+    pub(super) fn begin(
+        &mut self,
+        what: &Readable<'_>,
+        response: bool,
+        graphql: bool,
+        keep: bool,
+        inspect_max: usize,
+    ) {
+        let Readable::As(format, codings, boundary) = *what else { return };
+        debug_assert!(self.stage == Stage::Start && self.coded.len() == 0, "a used tap was wiped");
+        (self.format, self.codings, self.response, self.inspect_max) =
+            (format, codings, response, inspect_max);
+        self.room = if codings.is_empty() { inspect_max } else { CODED_BYTES_MAX.min(inspect_max) };
+        if format == Format::Multipart {
+            self.multipart.reset(boundary);
+            self.stage = Stage::Reading(Format::Multipart);
+        }
+        (self.keep, self.kept_whole) = (keep, true);
+        self.found.reset(graphql || format == Format::GraphQl);
     }
 
     /// Wipes what was kept.
-    pub(super) fn end(&mut self) {
-        self.begin(Format::Sniff, Coding::Identity, b"", 0);
+    pub(super) fn wipe(&mut self) {
+        for buf in [&mut self.coded, &mut self.first, &mut self.kept] {
+            buf.clear();
+            buf.shrink(SPARE_BYTES_MAX);
+        }
+        (self.capped, self.gap, self.any) = (false, false, false);
+        (self.stage, self.utf16) = (Stage::Start, None);
+        self.json.reset();
+        self.form.reset();
+        if self.response {
+            self.json_hint.0.reset();
+            self.json_hint.1 = JsonHint::default();
+            self.page_hint.reset();
+        }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Pushed {
+    pub(super) fn push(&mut self, bytes: &[u8], with: &mut Reading<'_>) -> Pushed {
         if self.gap {
-            return Pushed { kept: 0, over_cap: 0, after_gap: bytes.len() };
+            return Pushed { taken: 0, over_cap: 0, after_gap: bytes.len() };
         }
-        let take = bytes.len().min(self.kept_max.saturating_sub(self.kept.len()));
-        self.kept.extend(&bytes[..take]);
+        let take = bytes.len().min(self.room);
+        self.room -= take;
         self.capped |= take < bytes.len();
-        Pushed { kept: take, over_cap: bytes.len() - take, after_gap: 0 }
+        if self.codings.is_empty() {
+            self.read(&bytes[..take], with);
+        } else {
+            self.coded.extend(&bytes[..take]);
+        }
+        Pushed { taken: take, over_cap: bytes.len() - take, after_gap: 0 }
     }
 
     pub(super) fn gap(&mut self) {
@@ -96,100 +184,242 @@ impl BodyTap {
         self.capped
     }
 
-    /// Tells whether bytes are missing that the body had.
-    pub(super) fn cut(&self) -> bool {
-        self.capped || self.gap
+    pub(super) fn is_response(&self) -> bool {
+        self.response
     }
 
-    pub(super) fn kept(&self) -> &[u8] {
-        self.kept.bytes()
+    pub(super) fn found(&mut self) -> &mut Found {
+        &mut self.found
     }
 
-    pub(super) fn kept_mut(&mut self) -> &mut [u8] {
-        self.kept.bytes_mut()
+    #[cfg(test)]
+    pub(super) fn is_wiped(&self) -> bool {
+        self.coded.len() == 0 && self.first.len() == 0 && self.kept.len() == 0
     }
 
-    /// Replaces what was kept by its decompression, at most as long as `kept_max`; `spare` is scratch.
-    pub(super) fn inflate(&mut self, spare: &mut SecretBuf) -> Inflated {
-        spare.clear();
-        let limit = self.kept_max.min(self.kept.len().saturating_mul(RATIO_MAX));
-        let input = self.kept.bytes();
-        let result = match self.coding {
-            _ if input.is_empty() => return Inflated::Whole,
-            Coding::Identity => return Inflated::Whole,
-            Coding::Gzip => read_capped(MultiGzDecoder::new(input), limit, spare),
-            Coding::Deflate => match read_capped(ZlibDecoder::new(input), limit, spare) {
-                // Some senders leave the zlib wrapper out.
-                Inflated::Broken if spare.len() == 0 => read_capped(DeflateDecoder::new(input), limit, spare),
-                other => other,
-            },
+    /// What was kept for an outline, the boundary where it is multipart, and whether that is all of the body.
+    pub(super) fn outlined(&self) -> (&[u8], &[u8], bool) {
+        (self.kept.bytes(), self.multipart.boundary(), self.kept_whole)
+    }
+
+    /// What the body was said to be.
+    pub(super) fn said(&self) -> Format {
+        self.format
+    }
+
+    /// Ends the body; `cut` where it broke off.
+    pub(super) fn finish(&mut self, cut: bool, with: &mut Reading<'_>) -> Read {
+        let cut = cut || self.capped || self.gap;
+        let mut decoded = None;
+        let mut whole = !cut;
+        self.kept_whole &= !cut;
+        if !self.codings.is_empty() && self.coded.len() > 0 {
+            let coded = std::mem::take(&mut self.coded);
+            let (codings, max) = (self.codings, self.inspect_max);
+            let result = decode(&codings, coded.bytes(), max, |piece| self.read(piece, with));
+            self.coded = coded;
+            whole &= result.0 == Decoded::Whole;
+            self.kept_whole &= whole;
+            decoded = Some(result);
+        }
+        if self.stage == Stage::Start {
+            self.settle_start(with);
+        }
+        if self.stage == Stage::Sniff {
+            self.settle(None, with);
+        }
+        let Stage::Reading(format) = self.stage else {
+            return Read { format: None, any: self.any, cut, sound: true, decoded };
         };
-        std::mem::swap(&mut self.kept, spare);
-        spare.clear();
-        result
+        let found = &mut self.found;
+        let mut collector = collector(found, with);
+        let sound = match format {
+            _ if self.response => match format {
+                Format::Json => self.json_hint.0.finish(),
+                _ => true,
+            },
+            Format::Json => self.json.finish(),
+            Format::Multipart => self.multipart.finish(),
+            Format::Form => {
+                self.form.finish(whole, &mut collector);
+                true
+            }
+            Format::GraphQl => {
+                collector.document(self.first.bytes());
+                true
+            }
+            Format::Text | Format::Sniff => true,
+        };
+        self.capped |= self.json.too_deep() || self.multipart.capped();
+        Read { format: Some(format), any: self.any, cut, sound, decoded }
     }
-}
 
-/// How a decompression went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Inflated {
-    /// To the end.
-    Whole,
-    /// Longer than the limit.
-    Capped,
-    /// Broken off; what came before is there.
-    Broken,
-}
+    /// What a login's response hints at, once it is finished.
+    pub(super) fn hint(&mut self) -> offpath_types::BodyHint {
+        match self.stage {
+            Stage::Reading(Format::Json) => self.json_hint.1.hint(),
+            Stage::Reading(_) | Stage::Unrecognised => self.page_hint.finish(),
+            Stage::Start | Stage::Sniff => offpath_types::BodyHint::None,
+        }
+    }
 
-fn read_capped(mut from: impl Read, limit: usize, out: &mut SecretBuf) -> Inflated {
-    let mut piece = [0; 2048];
-    let result = loop {
-        match from.read(&mut piece) {
-            Ok(0) => break Inflated::Whole,
-            Ok(len) => {
-                let take = len.min(limit - out.len());
-                out.extend(&piece[..take]);
-                if take < len {
-                    break Inflated::Capped;
+    /// Takes the next bytes, decoded.
+    fn read(&mut self, bytes: &[u8], with: &mut Reading<'_>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.any = true;
+        if self.stage != Stage::Start {
+            return self.unicode(bytes, with);
+        }
+        if self.first.len() == 0 && bytes.len() >= START_BYTES {
+            let mark = self.start(bytes);
+            return self.unicode(&bytes[mark..], with);
+        }
+        let take = bytes.len().min(START_BYTES - self.first.len());
+        self.first.extend(&bytes[..take]);
+        if self.first.len() == START_BYTES {
+            self.settle_start(with);
+            self.unicode(&bytes[take..], with);
+        }
+    }
+
+    /// Settles the character set by all that there is.
+    fn settle_start(&mut self, with: &mut Reading<'_>) {
+        let first = std::mem::take(&mut self.first);
+        let mark = self.start(first.bytes());
+        self.unicode(&first.bytes()[mark..], with);
+    }
+
+    /// Settles the character set by the first bytes; returns how long its mark is.
+    fn start(&mut self, first: &[u8]) -> usize {
+        self.stage = Stage::Sniff;
+        match start(first) {
+            Start::Utf16 { little, mark } if matches!(self.format, Format::Json | Format::Sniff) => {
+                self.utf16 = Some(Utf16::new(little));
+                mark
+            }
+            Start::Utf16 { .. } => 0,
+            Start::Utf8 { mark } => mark,
+        }
+    }
+
+    /// Takes the next bytes, in the character set that was settled.
+    fn unicode(&mut self, bytes: &[u8], with: &mut Reading<'_>) {
+        let Some(mut utf16) = self.utf16 else { return self.utf8(bytes, with) };
+        let mut plain = SecretBuf::default();
+        for piece in bytes.chunks(UTF16_PIECE_BYTES) {
+            plain.clear();
+            utf16.decode(piece, &mut plain);
+            self.utf8(plain.bytes(), with);
+        }
+        self.utf16 = Some(utf16);
+    }
+
+    fn utf8(&mut self, bytes: &[u8], with: &mut Reading<'_>) {
+        if self.stage != Stage::Sniff {
+            return self.parse(bytes, with);
+        }
+        if self.first.len() == 0 {
+            let skipped = bytes.len() - bytes.trim_ascii_start().len();
+            let bytes = &bytes[skipped..];
+            match sniff(bytes) {
+                Sniffed::More => self.first.extend(bytes),
+                known => {
+                    self.become_known(known);
+                    self.parse(bytes, with);
                 }
             }
-            Err(_) => break Inflated::Broken,
+            return;
         }
-    };
-    piece.as_mut_slice().zeroize();
-    result
+        // At most as much as is looked at, plus one piece.
+        let need = (FORM_NAME_BYTES_MAX + 1).saturating_sub(self.first.len()).min(bytes.len());
+        self.first.extend(&bytes[..need]);
+        let known = sniff(self.first.bytes());
+        if known != Sniffed::More {
+            self.settle(Some(known), with);
+            self.parse(&bytes[need..], with);
+        }
+    }
+
+    /// Settles what the body is by its first bytes, and reads those.
+    fn settle(&mut self, known: Option<Sniffed>, with: &mut Reading<'_>) {
+        self.become_known(known.unwrap_or(Sniffed::Neither));
+        let first = std::mem::take(&mut self.first);
+        self.parse(first.bytes(), with);
+    }
+
+    fn become_known(&mut self, known: Sniffed) {
+        let format = match (self.format, known) {
+            (Format::GraphQl, Sniffed::Json) if !self.response => Some(Format::GraphQl),
+            (Format::Text, _) if self.response => Some(Format::Text),
+            (_, Sniffed::Json) => Some(Format::Json),
+            (_, _) if self.response => Some(Format::Text),
+            (Format::GraphQl, _) => Some(Format::GraphQl),
+            (_, Sniffed::Form) => Some(Format::Form),
+            (Format::Sniff, _) => None,
+            (said, _) => Some(said),
+        };
+        self.stage = format.map_or(Stage::Unrecognised, Stage::Reading);
+    }
+
+    /// Takes the next bytes of what the body is known to be.
+    fn parse(&mut self, bytes: &[u8], with: &mut Reading<'_>) {
+        let Stage::Reading(format) = self.stage else { return };
+        if self.response {
+            match format {
+                Format::Json => self.json_hint.0.feed(bytes, &mut self.json_hint.1),
+                _ => self.page_hint.feed(bytes),
+            }
+            return;
+        }
+        if self.keep {
+            let take = bytes.len().min(OUTLINED_BYTES_MAX - self.kept.len());
+            self.kept.extend(&bytes[..take]);
+            self.kept_whole &= take == bytes.len();
+        }
+        let mut collector = collector(&mut self.found, with);
+        match format {
+            Format::Json => self.json.feed(bytes, &mut collector),
+            Format::Form => self.form.feed(bytes, &mut collector),
+            Format::Multipart => self.multipart.feed(bytes, &mut collector),
+            Format::GraphQl => {
+                let room = graphql::DOCUMENT_BYTES_MAX.saturating_sub(self.first.len());
+                self.capped |= bytes.len() > room;
+                self.first.extend(&bytes[..bytes.len().min(room)]);
+            }
+            Format::Text | Format::Sniff => {}
+        }
+    }
+}
+
+fn collector<'a>(found: &'a mut Found, with: &'a mut Reading<'_>) -> Collector<'a> {
+    Collector { key: with.key, fields: with.fields, scratch: with.scratch, spare: with.spare, found }
 }
 
 /// What a body's headers say of whether it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readable<'a> {
-    /// Yes.
-    As(Format, Coding, &'a [u8]),
+    /// Yes; with the boundary where it is multipart.
+    As(Format, Codings, &'a [u8]),
     /// A type that holds no fields: images, protobuf …
     TypeUnread,
-    /// br, zstd, or more than one coding.
+    /// A coding that is not known, or too many.
     CodingUnread,
 }
 
-/// Reads Content-Type and Content-Encoding; `response` where HTML is wanted and forms are not.
-pub(super) fn readable<'a>(
-    content_type: Option<&'a [u8]>,
-    encoding: Option<&[u8]>,
-    response: bool,
-) -> Readable<'a> {
+/// Reads Content-Type and the codings; `response` where HTML is wanted and forms are not.
+pub(super) fn readable(content_type: Option<&[u8]>, codings: Codings, response: bool) -> Readable<'_> {
     let content_type = content_type.unwrap_or_default();
     let media = media_type(content_type);
     let is = |known: &str| media.eq_ignore_ascii_case(known.as_bytes());
     let ends = |end: &str| {
         media.len() > end.len() && media[media.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
     };
-    let format = if is("application/json")
-        || is("text/json")
-        || ends("+json")
-        || is("application/x-ndjson")
-        || is("application/graphql")
-    {
+    let format = if is("application/json") || is("text/json") || ends("+json") || is("application/x-ndjson") {
         Format::Json
+    } else if is("application/graphql") && !response {
+        Format::GraphQl
     } else if is("application/x-www-form-urlencoded") && !response {
         Format::Form
     } else if is("multipart/form-data") && !response {
@@ -205,13 +435,9 @@ pub(super) fn readable<'a>(
     } else {
         return Readable::TypeUnread;
     };
-    let coding = match encoding.map(<[u8]>::trim_ascii) {
-        None | Some(b"") => Coding::Identity,
-        Some(c) if c.eq_ignore_ascii_case(b"identity") => Coding::Identity,
-        Some(c) if c.eq_ignore_ascii_case(b"gzip") || c.eq_ignore_ascii_case(b"x-gzip") => Coding::Gzip,
-        Some(c) if c.eq_ignore_ascii_case(b"deflate") => Coding::Deflate,
-        Some(_) => return Readable::CodingUnread,
-    };
+    if codings.unknown {
+        return Readable::CodingUnread;
+    }
     let boundary = match format {
         Format::Multipart => match parameter(content_type, b"boundary") {
             Some(b) if (1..=BOUNDARY_BYTES_MAX).contains(&b.len()) => b,
@@ -219,7 +445,7 @@ pub(super) fn readable<'a>(
         },
         _ => b"",
     };
-    Readable::As(format, coding, boundary)
+    Readable::As(format, codings, boundary)
 }
 
 /// Returns a content type without its parameters.
@@ -227,59 +453,60 @@ pub(super) fn media_type(content_type: &[u8]) -> &[u8] {
     content_type[..memchr::memchr(b';', content_type).unwrap_or(content_type.len())].trim_ascii()
 }
 
-/// Tells from the first bytes what a request body is, if it is anything that has fields.
-pub(super) fn sniff(bytes: &[u8]) -> Option<Format> {
-    const FORM_NAME_BYTES_MAX: usize = 64;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
-    match bytes.first()? {
-        b'{' | b'[' => return Some(Format::Json),
-        _ => {}
+/// What first bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sniffed {
+    Json,
+    Form,
+    Neither,
+    /// Nothing yet.
+    More,
+}
+
+/// Tells from the first bytes, without white space before them, what a body is.
+fn sniff(bytes: &[u8]) -> Sniffed {
+    match bytes.first() {
+        None => return Sniffed::More,
+        Some(b'{' | b'[') => return Sniffed::Json,
+        Some(_) => {}
     }
-    let equals = bytes.iter().take(FORM_NAME_BYTES_MAX).position(|c| *c == b'=')?;
     let name = |c: &u8| c.is_ascii_alphanumeric() || b"_-.[]%$:+&".contains(c);
-    (equals > 0 && bytes[..equals].iter().all(name)).then_some(Format::Form)
+    match bytes.iter().take(FORM_NAME_BYTES_MAX).position(|c| !name(c)) {
+        Some(end) if end > 0 && bytes[end] == b'=' => Sniffed::Form,
+        None if bytes.len() < FORM_NAME_BYTES_MAX => Sniffed::More,
+        _ => Sniffed::Neither,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]
     fn headers_say_what_can_be_read() {
-        use Coding::*;
         use Format::*;
+        let codings = |value: &str| {
+            let mut codings = Codings::default();
+            codings.note(value.as_bytes());
+            codings
+        };
+        let none = Codings::default();
         for (content_type, encoding, response, want) in [
-            (
-                Some("application/json; charset=utf-8"),
-                None,
-                false,
-                Readable::As(Json, Identity, b"" as &[u8]),
-            ),
-            (Some("application/vnd.api+json"), Some("gzip"), false, Readable::As(Json, Gzip, b"")),
-            (
-                Some("application/x-www-form-urlencoded"),
-                Some("deflate"),
-                false,
-                Readable::As(Form, Deflate, b""),
-            ),
-            (
-                Some("multipart/form-data; boundary=\"x y\""),
-                None,
-                false,
-                Readable::As(Multipart, Identity, b"x y"),
-            ),
-            (Some("multipart/form-data"), None, false, Readable::TypeUnread),
-            (None, None, false, Readable::As(Sniff, Identity, b"")),
-            (Some("text/plain"), None, false, Readable::As(Sniff, Identity, b"")),
-            (Some("image/png"), None, false, Readable::TypeUnread),
-            (Some("application/json"), Some("br"), false, Readable::CodingUnread),
-            (Some("application/json"), Some("gzip, gzip"), false, Readable::CodingUnread),
-            (Some("text/html"), None, true, Readable::As(Text, Identity, b"")),
-            (Some("text/html"), None, false, Readable::TypeUnread),
+            (Some("application/json; charset=utf-8"), "", false, Readable::As(Json, none, b"" as &[u8])),
+            (Some("application/vnd.api+json"), "gzip", false, Readable::As(Json, codings("gzip"), b"")),
+            (Some("application/json"), "br", true, Readable::As(Json, codings("br"), b"")),
+            (Some("application/graphql"), "", false, Readable::As(GraphQl, none, b"")),
+            (Some("application/x-www-form-urlencoded"), "", false, Readable::As(Form, none, b"")),
+            (Some("multipart/form-data; boundary=\"x y\""), "", false, Readable::As(Multipart, none, b"x y")),
+            (Some("multipart/form-data"), "", false, Readable::TypeUnread),
+            (None, "", false, Readable::As(Sniff, none, b"")),
+            (Some("text/plain"), "", false, Readable::As(Sniff, none, b"")),
+            (Some("image/png"), "", false, Readable::TypeUnread),
+            (Some("application/json"), "compress", false, Readable::CodingUnread),
+            (Some("text/html"), "", true, Readable::As(Text, none, b"")),
+            (Some("text/html"), "", false, Readable::TypeUnread),
         ] {
-            let got = readable(content_type.map(str::as_bytes), encoding.map(str::as_bytes), response);
+            let got = readable(content_type.map(str::as_bytes), codings(encoding), response);
             assert_eq!(got, want, "{content_type:?} {encoding:?}");
         }
     }
@@ -287,75 +514,18 @@ mod tests {
     #[test]
     fn sniffing() {
         for (text, want) in [
-            ("{\"a\":1}", Some(Format::Json)),
-            (" [1]", Some(Format::Json)),
-            ("a=b", Some(Format::Form)),
-            ("user%5Bx%5D=b", Some(Format::Form)),
-            ("hello world = x", None),
-            ("=", None),
-            ("", None),
-            ("\x00\x01=", None),
+            ("{\"a\":1}", Sniffed::Json),
+            ("[1]", Sniffed::Json),
+            ("a=b", Sniffed::Form),
+            ("user%5Bx%5D=b", Sniffed::Form),
+            ("user", Sniffed::More),
+            ("hello world = x", Sniffed::Neither),
+            ("=", Sniffed::Neither),
+            ("", Sniffed::More),
+            ("\x00\x01=", Sniffed::Neither),
         ] {
             assert_eq!(sniff(text.as_bytes()), want, "{text}");
         }
-    }
-
-    #[test]
-    fn pushes_are_capped_and_stop_at_a_gap() {
-        let mut tap = BodyTap::default();
-        tap.begin(Format::Json, Coding::Identity, b"", 5);
-        assert_eq!(tap.push(b"abc"), Pushed { kept: 3, over_cap: 0, after_gap: 0 });
-        assert!(!tap.cut());
-        assert_eq!(tap.push(b"defg"), Pushed { kept: 2, over_cap: 2, after_gap: 0 });
-        assert!(tap.capped());
-        tap.gap();
-        assert_eq!(tap.push(b"hi"), Pushed { kept: 0, over_cap: 0, after_gap: 2 });
-        assert_eq!(tap.kept(), b"abcde");
-        tap.end();
-        assert!(tap.kept().is_empty() && !tap.cut());
-    }
-
-    fn inflated(coding: Coding, bytes: &[u8], max: usize) -> (Vec<u8>, Inflated) {
-        let mut tap = BodyTap::default();
-        tap.begin(Format::Json, coding, b"", max);
-        tap.push(bytes);
-        let result = tap.inflate(&mut SecretBuf::default());
-        (tap.kept().to_vec(), result)
-    }
-
-    fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        z.write_all(text).unwrap();
-        z.finish().unwrap()
-    }
-
-    #[test]
-    fn compressed_bodies() {
-        let text: Vec<u8> =
-            (0..500u32).flat_map(|i| format!("{{\"k{i}\":{}}}", i * 7919).into_bytes()).collect();
-        let packed = gzip(&text);
-        assert_eq!(inflated(Coding::Gzip, &packed, 1 << 16), (text.clone(), Inflated::Whole));
-        for end in 0..packed.len() {
-            let (got, result) = inflated(Coding::Gzip, &packed[..end], 1 << 16);
-            assert!(text.starts_with(&got), "{end}");
-            assert_eq!(result, if end == 0 { Inflated::Whole } else { Inflated::Broken }, "{end}");
-        }
-        let mut z = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-        z.write_all(&text).unwrap();
-        assert_eq!(inflated(Coding::Deflate, &z.finish().unwrap(), 1 << 16).0, text);
-        let mut z = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
-        z.write_all(&text).unwrap();
-        assert_eq!(inflated(Coding::Deflate, &z.finish().unwrap(), 1 << 16).0, text);
-        assert_eq!(inflated(Coding::Gzip, b"no gzip at all", 1 << 16), (vec![], Inflated::Broken));
-    }
-
-    #[test]
-    fn bombs_stop_at_the_cap() {
-        let bomb = gzip(&vec![0; 8 << 20]);
-        let (got, result) = inflated(Coding::Gzip, &bomb, 1 << 16);
-        assert_eq!((got.len(), result), (1 << 16, Inflated::Capped));
-        let (got, result) = inflated(Coding::Gzip, &gzip(&vec![0; 50_000]), 1 << 20);
-        assert_eq!(result, Inflated::Capped);
-        assert!(got.len() < 50_000, "the ratio caps it");
+        assert_eq!(sniff(&[b'a'; 64]), Sniffed::Neither);
     }
 }

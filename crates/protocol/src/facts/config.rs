@@ -18,11 +18,12 @@ pub struct FactsConfig {
     /// Headers whose value is a session where no cookie is one, most telling first. `authorization` counts
     /// for its token schemes only.
     pub session_headers: Vec<String>,
-    /// Body and query fields that name the user, most telling first.
+    /// Body and query fields that name the user, most telling first. What begins with `/` is a JSON pointer
+    /// (RFC 6901) and names a field of JSON bodies by its place ([`check_fields`](super::check_fields)).
     pub user_fields: Vec<String>,
-    /// Body and query fields that hold a password, most telling first.
+    /// Body and query fields that hold a password, most telling first; pointers as above.
     pub password_fields: Vec<String>,
-    /// How much of a body is kept while it passes, and how much is looked at after decompression.
+    /// How much of a body is looked into, after decompression; none of it is kept.
     pub body_inspect_bytes_max: usize,
     /// Names of one request that are handed on for an inventory; more are left out (and said to be). 0: none are
     /// collected.
@@ -171,7 +172,7 @@ impl Default for FactsConfig {
             session_headers: list(SESSION_HEADERS),
             user_fields: list(USER_FIELDS),
             password_fields: list(PASSWORD_FIELDS),
-            body_inspect_bytes_max: 64 << 10,
+            body_inspect_bytes_max: 4 << 20,
             outline_names_max: 0,
             text_bytes_max: 8 << 10,
         }

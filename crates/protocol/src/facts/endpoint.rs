@@ -29,7 +29,7 @@ const SHAPE_BYTES_MAX: usize = 512;
 /// Longest path template.
 const TEMPLATE_BYTES_MAX: usize = 256;
 
-const REST: &[u8] = "{…}".as_bytes();
+pub(super) const REST: &[u8] = "{…}".as_bytes();
 
 /// Appends the endpoint of `method` and `path` to `out`.
 ///

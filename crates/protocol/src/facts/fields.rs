@@ -4,18 +4,41 @@ use offpath_types::{IdentityHash, IdentityKey};
 use smallvec::SmallVec;
 use zeroize::Zeroize;
 
+use super::charset::to_utf8;
+use super::graphql::{self, Member};
 use super::hash::StableHash;
-use super::json::{self, Value};
+use super::json::{self, At, Value, Visit};
 use super::names::{FieldNames, Reduced};
+use super::pointer::{Hit, Pointers};
 use super::secret::{SecretBuf, form_decode};
 
 /// How much of a field's value is hashed: two that agree so far count as equal.
-const VALUE_BYTES_MAX: usize = 1024;
+pub(super) const VALUE_BYTES_MAX: usize = 1024;
+/// How much of a value is looked at where it stands percent-encoded: three bytes make one.
+pub(super) const ENCODED_BYTES_MAX: usize = 3 * VALUE_BYTES_MAX;
+/// The same where it stands in JSON: six bytes (`\u0041`) make one.
+const ESCAPED_BYTES_MAX: usize = 6 * VALUE_BYTES_MAX + 16;
 /// Most user fields and most password fields of one body that are hashed; later ones are passed over, so that a body
 /// full of them costs no more than any other.
 const CANDIDATES_MAX: usize = 16;
-/// Most form fields and multipart parts of one body that are looked at.
-const PAIRS_MAX: usize = 4096;
+
+/// The configuration's field names, ready for matching.
+pub(super) struct Fields {
+    pub(super) users: FieldNames,
+    pub(super) passwords: FieldNames,
+    pub(super) pointers: Pointers,
+}
+
+impl Fields {
+    /// Takes over the two lists.
+    pub(super) fn new(users: &[String], passwords: &[String]) -> Self {
+        Self {
+            users: FieldNames::new(users),
+            passwords: FieldNames::new(passwords),
+            pointers: Pointers::new(users, passwords),
+        }
+    }
+}
 
 /// One field that matched.
 #[derive(Clone, Copy)]
@@ -27,45 +50,42 @@ struct Candidate {
 }
 
 /// Which of the two kinds of field.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     User = 0,
     Password = 1,
 }
 
-/// Collects the credentials of one body.
+/// A field whose value comes next.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    kind: Kind,
+    rank: u16,
+    /// Hash of its name: tells a repetition.
+    name: u64,
+}
+
+/// The credentials found in one body so far.
 ///
 /// The lowest place in the configured list wins, then the first in the text. A second field of the same
 /// name in the same container with another value is reported as repeated.
-pub(super) struct Collector<'k> {
-    key: &'k IdentityKey,
-    users: &'k FieldNames,
-    passwords: &'k FieldNames,
-    scratch: &'k mut SecretBuf,
+#[derive(Default)]
+pub(super) struct Found {
     best: [Option<Candidate>; 2],
     /// By kind, so that neither crowds out the other; each at most [`CANDIDATES_MAX`] long.
     seen: [SmallVec<[Candidate; 4]>; 2],
     repeated: bool,
     capped: bool,
+    pub(super) graphql: graphql::Request,
 }
 
-impl<'k> Collector<'k> {
-    pub(super) fn new(
-        key: &'k IdentityKey,
-        users: &'k FieldNames,
-        passwords: &'k FieldNames,
-        scratch: &'k mut SecretBuf,
-    ) -> Self {
-        Self {
-            key,
-            users,
-            passwords,
-            scratch,
-            best: [None; 2],
-            seen: [SmallVec::new(), SmallVec::new()],
-            repeated: false,
-            capped: false,
-        }
+impl Found {
+    /// Forgets the body before.
+    pub(super) fn reset(&mut self, graphql_expected: bool) {
+        self.best = [None; 2];
+        self.seen.iter_mut().for_each(SmallVec::clear);
+        (self.repeated, self.capped) = (false, false);
+        self.graphql.reset(graphql_expected);
     }
 
     pub(super) fn user(&self) -> Option<IdentityHash> {
@@ -84,149 +104,218 @@ impl<'k> Collector<'k> {
     pub(super) fn capped(&self) -> bool {
         self.capped
     }
+}
+
+/// Collects the credentials of one body, piece by piece.
+pub(super) struct Collector<'k> {
+    pub(super) key: &'k IdentityKey,
+    pub(super) fields: &'k Fields,
+    pub(super) scratch: &'k mut SecretBuf,
+    /// A second one, for what changes its character set.
+    pub(super) spare: &'k mut SecretBuf,
+    pub(super) found: &'k mut Found,
+}
+
+impl Collector<'_> {
+    /// Returns what the field of a form or part is, where it is one of ours; `encoded` as [`Reduced::new`] has it.
+    pub(super) fn named(&mut self, name: &[u8], encoded: bool) -> Option<Named> {
+        let reduced = Reduced::new(name, encoded);
+        let (kind, rank) = self.kind_of(reduced.bytes())?;
+        (!self.full(kind)).then(|| Named { kind, rank, name: hash_name(kind, reduced.bytes()) })
+    }
 
     /// Tells whether no more of `kind` are taken, and notes that there was one.
     fn full(&mut self, kind: Kind) -> bool {
-        let full = self.seen[kind as usize].len() == CANDIDATES_MAX;
-        self.capped |= full;
+        let full = self.found.seen[kind as usize].len() >= CANDIDATES_MAX;
+        self.found.capped |= full;
         full
     }
 
     fn kind_of(&self, reduced: &[u8]) -> Option<(Kind, u16)> {
-        match self.passwords.rank(reduced) {
+        match self.fields.passwords.rank(reduced) {
             Some(rank) => Some((Kind::Password, rank)),
-            None => self.users.rank(reduced).map(|rank| (Kind::User, rank)),
+            None => self.fields.users.rank(reduced).map(|rank| (Kind::User, rank)),
+        }
+    }
+
+    /// Takes a value that stands percent-encoded, of a parameter whose reduced name is `name`.
+    pub(super) fn add_encoded(&mut self, kind: Kind, rank: u16, name: &[u8], value: &[u8]) {
+        if !self.full(kind) {
+            self.add_form(Named { kind, rank, name: hash_name(kind, name) }, value);
         }
     }
 
     /// Takes a value that stands percent-encoded.
-    pub(super) fn add_encoded(&mut self, kind: Kind, rank: u16, name: &[u8], value: &[u8]) {
-        if self.full(kind) {
+    pub(super) fn add_form(&mut self, named: Named, value: &[u8]) {
+        self.scratch.clear();
+        form_decode(&value[..value.len().min(ENCODED_BYTES_MAX)], self.scratch);
+        self.add_scratch(named, 0);
+    }
+
+    /// Takes a value that stands as it is.
+    pub(super) fn add_plain(&mut self, named: Named, value: &[u8]) {
+        self.scratch.clear();
+        self.scratch.extend(&value[..value.len().min(VALUE_BYTES_MAX)]);
+        self.add_scratch(named, 0);
+    }
+
+    /// Takes a value that stands with JSON's escapes.
+    fn add_json(&mut self, named: Named, value: &[u8], container: u32) {
+        if self.full(named.kind) {
             return;
         }
         self.scratch.clear();
-        // Three encoded bytes make one.
-        form_decode(&value[..value.len().min(3 * VALUE_BYTES_MAX)], self.scratch);
-        self.add_scratch(kind, rank, name, 0);
+        json::unescape(value, VALUE_BYTES_MAX, self.scratch);
+        self.add_scratch(named, container);
     }
 
-    fn add_scratch(&mut self, kind: Kind, rank: u16, name: &[u8], container: u32) {
+    fn add_scratch(&mut self, named: Named, container: u32) {
         let value = self.scratch.bytes();
         let value = &value[..value.len().min(VALUE_BYTES_MAX)];
-        let hash = match kind {
-            Kind::User => hash_user(self.key, value),
-            Kind::Password => (!value.is_empty()).then(|| self.key.hash(b"password", value)),
+        let text = to_utf8(value, value.len() == VALUE_BYTES_MAX, self.spare);
+        let hash = match named.kind {
+            Kind::User => hash_user(self.key, text),
+            Kind::Password => (!text.is_empty()).then(|| self.key.hash(b"password", text)),
         };
         self.scratch.clear();
+        if self.spare.len() > 0 {
+            self.spare.clear();
+        }
         let Some(hash) = hash else { return };
-        let mut name_hash = StableHash::new(kind as u64);
-        name_hash.write(name);
-        let new = Candidate { rank, name: name_hash.finish(), container, hash };
+        let Named { kind, rank, name } = named;
+        let new = Candidate { rank, name, container, hash };
         let same = |c: &Candidate| c.name == new.name && c.container == container;
-        let seen = &mut self.seen[kind as usize];
-        self.repeated |= seen.iter().any(|c| same(c) && c.hash != hash);
+        let seen = &mut self.found.seen[kind as usize];
+        self.found.repeated |= seen.iter().any(|c| same(c) && c.hash != hash);
         seen.push(new);
-        let best = &mut self.best[kind as usize];
+        let best = &mut self.found.best[kind as usize];
         if best.is_none_or(|b| rank < b.rank) {
             *best = Some(new);
         }
     }
 
-    /// Reads a JSON text; returns whether it was whole.
-    pub(super) fn json(&mut self, text: &[u8]) -> bool {
-        json::walk(text, |item| {
-            let (Value::Text(value) | Value::Number(value)) = item.value else { return };
-            if item.key.is_empty() {
-                return;
+    /// Takes a GraphQL document that stands as it is.
+    pub(super) fn document(&mut self, text: &[u8]) {
+        let mut graphql = std::mem::take(&mut self.found.graphql);
+        graphql.document(text, |name, value| {
+            if let Some(named) = self.named(name, false) {
+                self.add_json(named, value, 0);
             }
-            let reduced = if memchr::memchr(b'\\', item.key).is_some() {
-                self.scratch.clear();
-                json::unescape(item.key, 128, self.scratch);
-                Reduced::new(self.scratch.bytes(), false)
-            } else {
-                Reduced::new(item.key, false)
-            };
-            let Some((kind, rank)) = self.kind_of(reduced.bytes()) else { return };
-            if self.full(kind) {
-                return;
-            }
-            self.scratch.clear();
-            json::unescape(value, VALUE_BYTES_MAX, self.scratch);
-            self.add_scratch(kind, rank, reduced.bytes(), item.container);
+        });
+        self.found.graphql = graphql;
+    }
+
+    /// Takes a GraphQL document that stands with JSON's escapes.
+    fn escaped_document(&mut self, text: &[u8]) {
+        if memchr::memchr(b'\\', text).is_none() {
+            return self.document(text);
+        }
+        let mut plain = SecretBuf::default();
+        json::unescape(text, graphql::DOCUMENT_BYTES_MAX, &mut plain);
+        self.document(plain.bytes());
+    }
+}
+
+fn hash_name(kind: Kind, name: &[u8]) -> u64 {
+    let mut hash = StableHash::new(kind as u64);
+    hash.write(name);
+    hash.finish()
+}
+
+/// What a JSON key is to us.
+#[derive(Clone, Copy)]
+pub(super) struct JsonKey {
+    named: Option<Named>,
+    /// The pointers that lead through it.
+    inside: u64,
+    member: Option<Member>,
+}
+
+impl Collector<'_> {
+    fn json_key(&mut self, key: &[u8], at: &At) -> Option<JsonKey> {
+        let hit = match at.live {
+            0 => Hit::default(),
+            live => self.fields.pointers.follow(live, at.depth, key),
+        };
+        // The members of a request, and those of `extensions.persistedQuery` below them.
+        let graphql = &self.found.graphql;
+        let request =
+            at.depth == 1 && !graphql.batch || at.depth == 2 && graphql.batch && graphql.requests == 1;
+        let member = if request { Member::of(key) } else { None };
+        let reduced = Reduced::new(key, false);
+        let by_name = self.kind_of(reduced.bytes());
+        let field = match (hit.leaf, by_name) {
+            (Some(leaf), Some(name)) if name.0 == leaf.0 && name.1 < leaf.1 => Some(name),
+            (Some(leaf), _) => Some(leaf),
+            (None, name) => name,
+        };
+        let named = field.map(|(kind, rank)| Named { kind, rank, name: hash_name(kind, reduced.bytes()) });
+        (named.is_some() || hit.inside != 0 || member.is_some()).then_some(JsonKey {
+            named,
+            inside: hit.inside,
+            member,
         })
     }
+}
 
-    /// Reads a form; where it is not `whole`, its last pair may be cut and is left out.
-    pub(super) fn form(&mut self, text: &[u8], whole: bool) {
-        let text = match (whole, memchr::memrchr(b'&', text)) {
-            (true, _) => text.trim_ascii_end(),
-            (false, Some(last)) => &text[..last],
-            (false, None) => return,
-        };
-        for (at, pair) in text.split(|c| *c == b'&').filter(|pair| !pair.is_empty()).enumerate() {
-            if at == PAIRS_MAX {
-                self.capped = true;
-                return;
+impl Visit for Collector<'_> {
+    type Key = JsonKey;
+
+    fn key(&mut self, raw: &[u8], at: &At) -> Option<JsonKey> {
+        if memchr::memchr(b'\\', raw).is_none() {
+            return self.json_key(raw, at);
+        }
+        let mut plain = std::mem::take(self.scratch);
+        plain.clear();
+        json::unescape(raw, raw.len(), &mut plain);
+        let key = self.json_key(plain.bytes(), at);
+        plain.clear();
+        *self.scratch = plain;
+        key
+    }
+
+    fn element(&mut self, at: &At) -> Option<JsonKey> {
+        let index = at.index.to_string();
+        let hit = self.fields.pointers.follow(at.live, at.depth, index.as_bytes());
+        let named = hit.leaf.map(|(kind, rank)| Named { kind, rank, name: u64::from(at.index) });
+        (named.is_some() || hit.inside != 0).then_some(JsonKey { named, inside: hit.inside, member: None })
+    }
+
+    fn value(&mut self, key: JsonKey, value: Value<'_>, at: &At) {
+        match (key.member, value) {
+            (Some(Member::Document), Value::Text(text)) => self.escaped_document(text),
+            (Some(Member::OperationName), Value::Text(text)) => self.found.graphql.operation_name(text),
+            (
+                Some(Member::Persisted),
+                Value::Text(_) | Value::Number(_) | Value::Container { empty: false },
+            ) => {
+                self.found.graphql.persisted();
             }
-            let Some(equals) = memchr::memchr(b'=', pair) else { continue };
-            let reduced = Reduced::new(&pair[..equals], true);
-            if let Some((kind, rank)) = self.kind_of(reduced.bytes()) {
-                self.add_encoded(kind, rank, reduced.bytes(), &pair[equals + 1..]);
-            }
+            _ => {}
+        }
+        if let (Some(named), Value::Text(value) | Value::Number(value)) = (key.named, value) {
+            self.add_json(named, value, at.container);
         }
     }
 
-    /// Reads a multipart body (RFC 7578); returns whether its closing delimiter was there.
-    ///
-    /// Files are passed over; a part without its end is left out.
-    pub(super) fn multipart(&mut self, text: &[u8], boundary: &[u8]) -> bool {
-        let mut delimiter = Vec::with_capacity(boundary.len() + 4);
-        delimiter.extend_from_slice(b"\r\n--");
-        delimiter.extend_from_slice(boundary);
-        let finder = memchr::memmem::Finder::new(&delimiter);
-        let mut rest = if text.starts_with(&delimiter[2..]) {
-            &text[delimiter.len() - 2..]
-        } else {
-            match finder.find(text) {
-                Some(at) => &text[at + delimiter.len()..],
-                None => return false,
-            }
-        };
-        for _ in 0..PAIRS_MAX {
-            if rest.starts_with(b"--") {
-                return true;
-            }
-            let Some(end) = finder.find(rest) else { return false };
-            self.part(&rest[..end]);
-            rest = &rest[end + delimiter.len()..];
+    fn bytes_max(&self, key: JsonKey) -> usize {
+        match key.member {
+            Some(Member::Document) => graphql::DOCUMENT_BYTES_MAX,
+            _ => ESCAPED_BYTES_MAX,
         }
-        false
     }
 
-    /// Reads one part: from behind its delimiter to before the next one.
-    fn part(&mut self, part: &[u8]) {
-        let Some(blank) = memchr::memmem::find(part, b"\r\n\r\n") else { return };
-        let (head, value) = (&part[..blank], &part[blank + 4..]);
-        for line in head.split(|c| *c == b'\n') {
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
-            if !line[..colon].trim_ascii().eq_ignore_ascii_case(b"content-disposition") {
-                continue;
+    fn inside(&mut self, key: Option<JsonKey>, depth: usize, array: bool) -> u64 {
+        let graphql = &mut self.found.graphql;
+        match depth {
+            1 => {
+                graphql.batch = array;
+                return self.fields.pointers.all();
             }
-            let parameters = &line[colon + 1..];
-            if parameter(parameters, b"filename").is_some() || parameter(parameters, b"filename*").is_some() {
-                return;
-            }
-            let Some(name) = parameter(parameters, b"name") else { return };
-            let reduced = Reduced::new(name, false);
-            if let Some((kind, rank)) = self.kind_of(reduced.bytes())
-                && !self.full(kind)
-            {
-                self.scratch.clear();
-                self.scratch.extend(&value[..value.len().min(VALUE_BYTES_MAX)]);
-                self.add_scratch(kind, rank, reduced.bytes(), 0);
-            }
-            return;
+            2 if graphql.batch && !array => graphql.requests = graphql.requests.saturating_add(1),
+            _ => {}
         }
+        key.map_or(0, |key| key.inside)
     }
 }
 
@@ -281,6 +370,8 @@ pub(super) fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::form::FormScanner;
+    use super::super::multipart::MultipartScanner;
     use super::*;
     use crate::facts::FactsConfig;
 
@@ -292,15 +383,73 @@ mod tests {
         capped: bool,
     }
 
-    fn run(f: impl FnOnce(&mut Collector<'_>)) -> Got {
-        let config = FactsConfig::default();
+    /// How a text is read.
+    #[derive(Clone, Copy)]
+    enum As {
+        Json,
+        Form { whole: bool },
+        Multipart,
+    }
+
+    fn run_cut(text: &[u8], how: As, pointers: [&[&str]; 2], piece: usize) -> (Got, bool) {
         let key = IdentityKey::new([7; 32]);
-        let (users, passwords) =
-            (FieldNames::new(&config.user_fields), FieldNames::new(&config.password_fields));
-        let mut scratch = SecretBuf::default();
-        let mut c = Collector::new(&key, &users, &passwords, &mut scratch);
-        f(&mut c);
-        Got { user: c.user(), password: c.password(), repeated: c.repeated(), capped: c.capped() }
+        let config = FactsConfig::default();
+        let list = |pointers: &[&str], names: Vec<String>| {
+            pointers.iter().map(|p| (*p).to_owned()).chain(names).collect::<Vec<_>>()
+        };
+        let fields =
+            Fields::new(&list(pointers[0], config.user_fields), &list(pointers[1], config.password_fields));
+        let (mut scratch, mut spare, mut found) = Default::default();
+        let mut c = Collector {
+            key: &key,
+            fields: &fields,
+            scratch: &mut scratch,
+            spare: &mut spare,
+            found: &mut found,
+        };
+        let pieces = text.chunks(piece);
+        let sound = match how {
+            As::Json => {
+                let mut scanner = json::Scanner::default();
+                pieces.for_each(|p| scanner.feed(p, &mut c));
+                scanner.finish()
+            }
+            As::Form { whole } => {
+                let mut scanner = FormScanner::default();
+                pieces.for_each(|p| scanner.feed(p, &mut c));
+                scanner.finish(whole, &mut c);
+                true
+            }
+            As::Multipart => {
+                let mut scanner = MultipartScanner::default();
+                scanner.reset(b"B");
+                pieces.for_each(|p| scanner.feed(p, &mut c));
+                scanner.finish()
+            }
+        };
+        assert_eq!((scratch.len(), spare.len()), (0, 0), "wiped");
+        let got = Got {
+            user: found.user(),
+            password: found.password(),
+            repeated: found.repeated(),
+            capped: found.capped(),
+        };
+        (got, sound)
+    }
+
+    fn run_pointers(text: &[u8], how: As, pointers: [&[&str]; 2]) -> (Got, bool) {
+        let whole = run_cut(text, how, pointers, usize::MAX);
+        if text.len() < 10_000 {
+            for piece in [1, 2, 3, 5, 50] {
+                let cut = run_cut(text, how, pointers, piece);
+                assert_eq!(cut, whole, "{} in pieces of {piece}", String::from_utf8_lossy(text));
+            }
+        }
+        whole
+    }
+
+    fn run(text: &[u8], how: As) -> (Got, bool) {
+        run_pointers(text, how, [&[], &[]])
     }
 
     fn want(user: Option<&str>, password: Option<&str>, repeated: bool) -> Got {
@@ -337,10 +486,15 @@ mod tests {
             (r#"{"benutzername":"ann","kennwort":"p"}"#, Some("ann"), Some("p"), false),
             (r#"{"x":["password","y"]}"#, None, None, false),
         ] {
-            assert_eq!(run(|c| _ = c.json(text.as_bytes())), want(user, password, repeated), "{text}");
+            assert_eq!(run(text.as_bytes(), As::Json).0, want(user, password, repeated), "{text}");
         }
-        let invalid = run(|c| _ = c.json(b"{\"user\":\"\xff\xfeA\",\"password\":\"\xc3\"}"));
-        assert!(invalid.user.is_some() && invalid.password.is_some());
+        let other = run(b"{\"user\":\"J\xfcrgen\",\"password\":\"\x80\"}", As::Json).0;
+        assert_eq!(other, want(Some("jürgen"), Some("€"), false));
+        let long = format!(r#"{{"user":"{}","password":"{}"}}"#, "ü".repeat(600), "\\u0070".repeat(1100));
+        assert_eq!(
+            run(long.as_bytes(), As::Json).0,
+            want(Some(&"ü".repeat(512)), Some(&"p".repeat(1024)), false)
+        );
     }
 
     #[test]
@@ -355,43 +509,76 @@ mod tests {
             ("password=cut", false, None, None, false),
             ("password=&user=", true, None, None, false),
             ("&&&=&=x&password", true, None, None, false),
+            ("user=J%FCrgen&password=%80&_charset_=iso-8859-1", true, Some("jürgen"), Some("€"), false),
+            ("user=J%C3%BCrgen&password=%E2%82%AC", true, Some("jürgen"), Some("€"), false),
+            ("user=J\u{fc}rgen&password=p", true, Some("jürgen"), Some("p"), false),
             ("name=Ann Lee&email=a@b.c&pass=p", true, Some("a@b.c"), Some("p"), false),
         ] {
-            assert_eq!(run(|c| c.form(text.as_bytes(), whole)), want(user, password, repeated), "{text}");
+            let got = run(text.as_bytes(), As::Form { whole }).0;
+            assert_eq!(got, want(user, password, repeated), "{text}");
         }
+    }
+
+    #[test]
+    fn pointers_name_fields_by_their_place() {
+        let nested = r#"{"a":{"b~/c":[{"x":"no"},{"x":"ann"}],"pin":4711},"user":"other","password":"w"}"#;
+        for (users, passwords, user, password) in [
+            (&["/a/b~0~1c/1/x"][..], &["/a/pin"][..], Some("ann"), Some("4711")),
+            (&["/a/b~0~1c/2/x"], &["/a/b~0~1c"], Some("other"), Some("w")),
+            (&["/a/b~0~1c/01/x", "/user/x"], &["/password"], Some("other"), Some("w")),
+            (&["/user"], &["/a"], Some("other"), Some("w")),
+        ] {
+            let got = run_pointers(nested.as_bytes(), As::Json, [users, passwords]).0;
+            assert_eq!(got, want(user, password, false), "{users:?} {passwords:?}");
+        }
+        let list = br#"[["x","ann"],["y","bob"]]"#;
+        assert_eq!(
+            run_pointers(list, As::Json, [&["/0/1"], &["/1/1"]]).0,
+            want(Some("ann"), Some("bob"), false)
+        );
+        let escaped = br#"{"\u0061":{"pin":"\u0034"}}"#;
+        assert_eq!(run_pointers(escaped, As::Json, [&[], &["/a/pin"]]).0, want(None, Some("4"), false));
+        let form = run_pointers(b"/a/pin=4&pin=5", As::Form { whole: true }, [&[], &["/a/pin"]]).0;
+        assert_eq!(form, want(None, None, false), "pointers are for JSON");
     }
 
     #[test]
     fn no_number_of_fields_hides_a_password_unseen() {
         let names = r#"{"name":"x"},"#.repeat(20);
         let json = format!(r#"{{"items":[{names}{{}}],"password":"p"}}"#);
-        let got = run(|c| assert!(c.json(json.as_bytes())));
-        assert_eq!(got, Got { capped: true, ..want(Some("x"), Some("p"), false) });
-        let ands = "&".repeat(PAIRS_MAX) + "password=p";
-        assert_eq!(run(|c| c.form(ands.as_bytes(), true)), want(None, Some("p"), false));
+        let (got, sound) = run(json.as_bytes(), As::Json);
+        assert_eq!((got, sound), (Got { capped: true, ..want(Some("x"), Some("p"), false) }, true));
         for (field, password, capped) in [
-            ("a&".repeat(PAIRS_MAX - 1) + "password=p", Some("p"), false),
-            ("a&".repeat(PAIRS_MAX) + "password=p", None, true),
+            ("&".repeat(100_000) + "password=p", Some("p"), false),
+            ("a&".repeat(100_000) + "password=p", Some("p"), false),
             ("password=p&".repeat(CANDIDATES_MAX), Some("p"), false),
             ("password=p&".repeat(50_000), Some("p"), true),
         ] {
-            let got = run(|c| c.form(field.as_bytes(), true));
+            let got = run(field.as_bytes(), As::Form { whole: true }).0;
             assert_eq!(got, Got { capped, ..want(None, password, false) }, "{} bytes", field.len());
         }
     }
 
     #[test]
     fn multipart_fields() {
-        let body = "--B\r\nContent-Disposition: form-data; name=\"username\"\r\n\r\nann\r\n--B\r\ncontent-disposition: form-data; name=file; filename=\"password\"\r\n\r\npassword\r\n--B\r\nContent-Disposition: form-data; name=password\r\nContent-Type: text/plain\r\n\r\np\r\nw\r\n--B--\r\n";
-        assert_eq!(
-            run(|c| assert!(c.multipart(body.as_bytes(), b"B"))),
-            want(Some("ann"), Some("p\r\nw"), false)
-        );
+        let body = "--B\r\nContent-Disposition: form-data; name=\"username\"\r\n\r\nann\r\n--B\r\ncontent-disposition: form-data; name=file; filename=\"password\"\r\n\r\npass\r\n\r\n--\rword\r\n--B\r\nContent-Disposition: form-data; name=password\r\nContent-Type: text/plain\r\n\r\n\r\np\r\r\n--w\r\n--B--\r\n";
+        let expected = want(Some("ann"), Some("\r\np\r\r\n--w"), false);
+        assert_eq!(run(body.as_bytes(), As::Multipart), (expected, true));
         for end in 0..body.len() {
-            run(|c| _ = c.multipart(&body.as_bytes()[..end], b"B"));
+            let (got, whole) = run(&body.as_bytes()[..end], As::Multipart);
+            assert_eq!(whole, end + 2 >= body.len(), "{end}");
+            assert!(got.password.is_none() || end + 4 >= body.len(), "{end}");
         }
-        assert_eq!(run(|c| assert!(!c.multipart(&body.as_bytes()[..60], b"B"))), want(None, None, false));
-        run(|c| _ = c.multipart("\r\n--B".repeat(50_000).as_bytes(), b"B"));
+        for text in [
+            "\r\n--B".repeat(50_000),
+            "\r".repeat(50_000),
+            "\r\n--".repeat(50_000),
+            "--B\r\n".to_owned() + &"x".repeat(50_000),
+        ] {
+            assert!(!run(text.as_bytes(), As::Multipart).1);
+        }
+        let preamble = b"to whom it may concern\r\n--B \r\nContent-Disposition: form-data; name=pwd\r\n\r\np\r\n--B\r\n\r\nx\r\n--B--";
+        assert_eq!(run(preamble, As::Multipart), (want(None, Some("p"), false), true));
     }
 
     #[test]

@@ -6,67 +6,98 @@
 
 use offpath_types::BodyHint;
 
-use super::json::{self, Value};
+use super::json::{At, Value, Visit};
 use super::names::Reduced;
+use super::secret::SecretBuf;
 use super::stack::contains_ignore_case;
 
 /// Deepest JSON level that says something of the whole.
 const DEPTH_MAX: usize = 3;
+/// How much of a text is looked at.
+const TEXT_BYTES_MAX: usize = 1024;
 
-/// Reads a JSON text.
-pub(super) fn of_json(text: &[u8]) -> BodyHint {
-    let mut flag = BodyHint::None;
-    let mut error = false;
-    let mut token = false;
-    let mut words = BodyHint::None;
-    json::walk(text, |item| {
-        if item.depth == 0 || item.depth > DEPTH_MAX || item.key.is_empty() {
-            return;
+/// What a key may say, by bit.
+pub(super) type HintKey = u8;
+const FLAG: HintKey = 1;
+const NEGATED: HintKey = 1 << 1;
+const NUMBER: HintKey = 1 << 2;
+const STATUS: HintKey = 1 << 3;
+const ERROR: HintKey = 1 << 4;
+const TOKEN: HintKey = 1 << 5;
+const MESSAGE: HintKey = 1 << 6;
+
+/// Reads a JSON text that passes by.
+#[derive(Default)]
+pub(super) struct JsonHint {
+    flag: BodyHint,
+    error: bool,
+    token: bool,
+    words: BodyHint,
+}
+
+impl JsonHint {
+    /// What was found so far.
+    pub(super) fn hint(&self) -> BodyHint {
+        if self.flag != BodyHint::None {
+            self.flag
+        } else if self.error {
+            BodyHint::Failure
+        } else if self.token {
+            BodyHint::Success
+        } else {
+            self.words
         }
-        let key = Reduced::new(item.key, false);
-        match (key.bytes(), item.value) {
-            (k, Value::Bool(yes)) if is_flag(k) => first(&mut flag, yes),
-            (b"error" | b"errors" | b"haserror" | b"iserror" | b"failed" | b"failure", Value::Bool(yes)) => {
-                first(&mut flag, !yes);
-            }
-            (b"success" | b"ok", Value::Number(n)) => first(&mut flag, n != b"0"),
-            (b"status" | b"result" | b"outcome" | b"success", Value::Text(t)) => {
+    }
+}
+
+impl Visit for JsonHint {
+    type Key = HintKey;
+
+    fn key(&mut self, raw: &[u8], at: &At) -> Option<HintKey> {
+        if at.depth > DEPTH_MAX {
+            return None;
+        }
+        let key = Reduced::new(raw, false);
+        let mut says = if is_flag(key.bytes()) { FLAG } else { 0 };
+        says |= match key.bytes() {
+            b"error" | b"errors" => NEGATED | ERROR,
+            b"haserror" | b"iserror" | b"failed" | b"failure" => NEGATED,
+            b"errorcode" | b"errormessage" | b"errordescription" | b"fault" => ERROR,
+            b"success" => NUMBER | STATUS,
+            b"ok" => NUMBER,
+            b"status" | b"result" | b"outcome" => STATUS,
+            b"message" | b"msg" | b"detail" | b"reason" | b"title" | b"description" | b"info" => MESSAGE,
+            k if is_token(k) => TOKEN,
+            _ => 0,
+        };
+        (says != 0).then_some(says)
+    }
+
+    fn value(&mut self, key: HintKey, value: Value<'_>, _at: &At) {
+        let says = |what: HintKey| key & what != 0;
+        match value {
+            Value::Bool(yes) if says(FLAG) => first(&mut self.flag, yes),
+            Value::Bool(yes) if says(NEGATED) => first(&mut self.flag, !yes),
+            Value::Number(n) if says(NUMBER) => first(&mut self.flag, n != b"0"),
+            Value::Text(t) if says(STATUS) => {
                 if let Some(yes) = status_word(t) {
-                    first(&mut flag, yes);
+                    first(&mut self.flag, yes);
                 }
             }
-            (
-                b"error" | b"errors" | b"errorcode" | b"errormessage" | b"errordescription" | b"fault",
-                value,
-            ) => {
-                error |= match value {
-                    Value::Text(t) => !t.is_empty(),
-                    Value::Number(n) => n != b"0",
-                    Value::Container { empty } => !empty,
-                    _ => false,
-                };
-                if let Value::Text(t) = value {
-                    message(t, &mut words);
-                }
+            Value::Text(t) if says(ERROR) => {
+                self.error |= !t.is_empty();
+                message(t, &mut self.words);
             }
-            (k, Value::Text(t)) if is_token(k) => token |= t.len() >= 8,
-            (
-                b"message" | b"msg" | b"detail" | b"reason" | b"title" | b"description" | b"info",
-                Value::Text(t),
-            ) => {
-                message(t, &mut words);
-            }
+            Value::Number(n) if says(ERROR) => self.error |= n != b"0",
+            Value::Container { empty } if says(ERROR) => self.error |= !empty,
+            Value::Text(t) if says(TOKEN) => self.token |= t.len() >= 8,
+            Value::Text(t) if says(MESSAGE) => message(t, &mut self.words),
             _ => {}
         }
-    });
-    if flag != BodyHint::None {
-        flag
-    } else if error {
-        BodyHint::Failure
-    } else if token {
-        BodyHint::Success
-    } else {
-        words
+    }
+
+    fn bytes_max(&self, _key: HintKey) -> usize {
+        TEXT_BYTES_MAX
     }
 }
 
@@ -245,19 +276,86 @@ const SENTENCES: &[&str] = &[
     "パスワードが正しくありません",
 ];
 
-/// Reads HTML or text. ASCII letters in `text` are made lower case on the way.
+/// How much of a page is searched at a time.
+const PAGE_PIECE_BYTES: usize = 2 << 10;
+/// Length of the longest of [`SENTENCES`]: what may lie across two pieces.
+const SENTENCE_BYTES_MAX: usize = {
+    let (mut longest, mut at) = (0, 0);
+    while at < SENTENCES.len() {
+        if SENTENCES[at].len() > longest {
+            longest = SENTENCES[at].len();
+        }
+        at += 1;
+    }
+    longest
+};
+
+/// Reads HTML or text that passes by.
 ///
-/// Cost: one pass per sentence over a text that is capped.
-pub(super) fn of_text(text: &mut [u8]) -> BodyHint {
-    text.make_ascii_lowercase();
-    let text = &*text;
-    let refused = SENTENCES.iter().any(|s| memchr::memmem::find(text, s.as_bytes()).is_some());
-    if refused { BodyHint::Failure } else { BodyHint::None }
+/// Cost: one pass per sentence over what is looked into, until one is found.
+// Invariant: `piece` holds what was not searched yet, in lower case, and before it what a sentence may begin in.
+#[derive(Default)]
+pub(super) struct PageHint {
+    piece: SecretBuf,
+    refused: bool,
+}
+
+impl PageHint {
+    /// Forgets the page before.
+    pub(super) fn reset(&mut self) {
+        self.piece.clear();
+        self.refused = false;
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.refused {
+            let take = bytes.len().min(PAGE_PIECE_BYTES + SENTENCE_BYTES_MAX - self.piece.len());
+            let from = self.piece.len();
+            self.piece.extend(&bytes[..take]);
+            self.piece.bytes_mut()[from..].make_ascii_lowercase();
+            bytes = &bytes[take..];
+            if self.piece.len() == PAGE_PIECE_BYTES + SENTENCE_BYTES_MAX {
+                self.search();
+            }
+        }
+    }
+
+    /// Searches the rest; returns what the page says.
+    pub(super) fn finish(&mut self) -> BodyHint {
+        if !self.refused {
+            self.search();
+        }
+        if self.refused { BodyHint::Failure } else { BodyHint::None }
+    }
+
+    fn search(&mut self) {
+        let text = self.piece.bytes();
+        self.refused = SENTENCES.iter().any(|s| memchr::memmem::find(text, s.as_bytes()).is_some());
+        let mut last = [0; SENTENCE_BYTES_MAX];
+        let keep = &text[text.len().saturating_sub(SENTENCE_BYTES_MAX)..];
+        last[..keep.len()].copy_from_slice(keep);
+        let len = keep.len();
+        self.piece.clear();
+        self.piece.extend(&last[..len]);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::json::Scanner;
     use super::*;
+
+    fn of_json(text: &[u8]) -> BodyHint {
+        let run = |piece: usize| {
+            let (mut scanner, mut hint) = (Scanner::default(), JsonHint::default());
+            text.chunks(piece).for_each(|p| scanner.feed(p, &mut hint));
+            scanner.finish();
+            hint.hint()
+        };
+        assert_eq!(run(1), run(usize::MAX));
+        run(3)
+    }
 
     #[test]
     fn json_bodies() {
@@ -299,7 +397,12 @@ mod tests {
             ("<p>Hello Ann, nothing invalid here</p>", BodyHint::None),
             ("", BodyHint::None),
         ] {
-            assert_eq!(of_text(&mut text.as_bytes().to_vec()), want, "{text}");
+            for (piece, before) in [(1, 0), (usize::MAX, 0), (7, 2040), (1 << 20, 5000)] {
+                let text = " ".repeat(before) + text;
+                let mut page = PageHint::default();
+                text.as_bytes().chunks(piece).for_each(|p| page.feed(p));
+                assert_eq!(page.finish(), want, "{text}");
+            }
         }
     }
 }

@@ -9,21 +9,28 @@
 //! `target::redact` and `target::hide_segments`).
 //!
 //! Limits: every text is cut at [`FactsConfig::text_bytes_max`] and marked `text_capped`; 256 cookies and
-//! 32 forwarding hops per head; [`FactsConfig::body_inspect_bytes_max`], 16 user fields, 16 password fields and
-//! 4096 form fields per body, marked `body_capped`.
+//! 32 forwarding hops per head. Marked `body_capped`: [`FactsConfig::body_inspect_bytes_max`] of a body, 64 KiB of one
+//! that is coded and 200 times its length, 16 user fields and 16 password fields, 128 levels of JSON, 4 KiB of a
+//! part's head, 16 KiB of a GraphQL document.
 
 mod body;
+mod charset;
 mod client;
+mod coding;
 mod config;
 mod endpoint;
 mod field;
 mod fields;
+mod form;
+mod graphql;
 mod hash;
 mod hint;
 mod json;
 mod memo;
+mod multipart;
 mod names;
 mod outline;
+mod pointer;
 mod secret;
 mod session;
 mod shape;
@@ -32,6 +39,7 @@ mod target;
 
 pub use body::BodyTap;
 pub use config::FactsConfig;
+pub use pointer::{FieldError, check_fields};
 
 use offpath_types::{
     Anomaly, HttpVersion, IdentityKey, RedirectClass, Span, TextArena, Timestamp, Transaction,
@@ -39,14 +47,14 @@ use offpath_types::{
 
 use crate::head::{Header, RequestHead, ResponseHead};
 
-use body::{Format, Inflated, Readable};
+use body::{Format, Readable, Reading};
 use client::{TrustedNets, Walk};
+use coding::{Codings, Decoded};
 use endpoint::PathWords;
 use field::Field;
-use fields::{Collector, Kind, hash_user};
+use fields::{Collector, Fields, Found, Kind, hash_user};
 use hash::StableHash;
 use memo::Memo;
-use names::FieldNames;
 use outline::Outliner;
 use secret::SecretBuf;
 use session::{BestCookie, Credentials, SESSION_BYTES_MAX, credentials};
@@ -57,7 +65,8 @@ offpath_types::counters! {
     /// What was found in heads and bodies.
     ///
     /// Balance: `body_taps == bodies_read + bodies_unrecognised + bodies_empty`, plus the taps that the caller
-    /// still holds or has dropped; `body_bytes == body_bytes_kept + body_bytes_over_cap + body_bytes_after_gap`.
+    /// still holds or has dropped; `body_bytes == body_bytes_taken + body_bytes_over_cap + body_bytes_after_gap`;
+    /// `bodies_coded == decoded + over_cap + over_ratio + broken`, each of `bodies_coded`.
     pub struct FactsCounters {
         /// Request heads read.
         facts_request_heads_total,
@@ -79,7 +88,7 @@ offpath_types::counters! {
         facts_body_taps_total,
         /// Request bodies without a tap because of their type.
         facts_bodies_type_unread_total,
-        /// Bodies without a tap because of their coding (br, zstd).
+        /// Bodies without a tap because of their coding: one that is not known, or more than four.
         facts_bodies_coding_unread_total,
         /// Tapped bodies that were read.
         facts_bodies_read_total,
@@ -91,12 +100,26 @@ offpath_types::counters! {
         facts_bodies_decode_failed_total,
         /// Body bytes handed in.
         facts_body_bytes_total,
-        /// Body bytes kept for reading.
-        facts_body_bytes_kept_total,
-        /// Body bytes beyond the limit.
+        /// Body bytes looked into; of coded bodies, kept for decoding.
+        facts_body_bytes_taken_total,
+        /// Body bytes beyond what is looked into.
         facts_body_bytes_over_cap_total,
         /// Body bytes after a gap.
         facts_body_bytes_after_gap_total,
+        /// Coded bodies (gzip, deflate, br, zstd) of which at least a byte came.
+        facts_bodies_coded_total,
+        /// Of those, decoded to their end.
+        facts_bodies_coded_decoded_total,
+        /// Of those, longer than what is looked into.
+        facts_bodies_coded_over_cap_total,
+        /// Of those, larger than any text gets, in the end or between two codings: a decompression bomb.
+        facts_bodies_coded_over_ratio_total,
+        /// Of those, cut off or broken.
+        facts_bodies_coded_broken_total,
+        /// Bytes that came out of coded bodies and were looked into.
+        facts_body_bytes_decoded_total,
+        /// Requests with a GraphQL operation.
+        facts_graphql_total,
         /// Request bodies or queries with a password.
         facts_passwords_total,
     }
@@ -108,6 +131,8 @@ const METHOD_BYTES_MAX: usize = 64;
 const TYPE_BYTES_MAX: usize = 128;
 /// Room that is reserved for the response's texts.
 const RESPONSE_TEXT_BYTES: usize = 64;
+/// Parameters of a query that are looked at for a GraphQL operation.
+const GRAPHQL_PARAMETERS_MAX: usize = 32;
 /// Taps that are kept for reuse.
 const SPARE_TAPS_MAX: usize = 16;
 
@@ -118,7 +143,9 @@ pub struct Facts {
     text_bytes_max: usize,
     body_bytes_max: usize,
     scratch: SecretBuf,
-    inflated: SecretBuf,
+    spare: SecretBuf,
+    /// What a query holds.
+    found: Found,
     /// Redacted texts and the endpoint on their way into the transaction.
     target: Vec<u8>,
     referrer: Vec<u8>,
@@ -169,8 +196,7 @@ struct Names {
     /// Bit n: some configured session or client header is n bytes long.
     header_lengths: u64,
     authorization_rank: Option<usize>,
-    users: FieldNames,
-    passwords: FieldNames,
+    fields: Fields,
 }
 
 /// What one pass over the headers found.
@@ -180,7 +206,8 @@ struct Seen<'a> {
     host: Option<&'a [u8]>,
     referer: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
-    content_encoding: Option<&'a [u8]>,
+    content_codings: Codings,
+    transfer_codings: Codings,
     body_empty: bool,
     cookie: BestCookie<'a>,
     authorization: Option<&'a [u8]>,
@@ -214,14 +241,14 @@ impl Facts {
                     .position(|n| n.eq_ignore_ascii_case(b"authorization")),
                 session_headers,
                 header_lengths,
-                users: FieldNames::new(&config.user_fields),
-                passwords: FieldNames::new(&config.password_fields),
+                fields: Fields::new(&config.user_fields, &config.password_fields),
             },
             key,
             text_bytes_max: config.text_bytes_max,
             body_bytes_max: config.body_inspect_bytes_max,
             scratch: SecretBuf::default(),
-            inflated: SecretBuf::default(),
+            spare: SecretBuf::default(),
+            found: Found::default(),
             target: Vec::new(),
             referrer: Vec::new(),
             path: Vec::new(),
@@ -263,22 +290,28 @@ impl Facts {
             self.outliner.head(head, parts.query, &self.names, tx);
         }
 
+        if head.method == b"GET" && !parts.query.is_empty() && graphql::is_path(parts.path) {
+            self.graphql_query(parts.query, tx);
+        }
         if !matches!(head.method, b"POST" | b"PUT" | b"PATCH") || seen.body_empty {
             return None;
         }
-        self.tap(seen.content_type, seen.content_encoding, false)
+        seen.content_codings.append(&seen.transfer_codings);
+        self.tap(seen.content_type, seen.content_codings, false, graphql::is_path(parts.path))
     }
 
     /// Fills `tx` from the final response head; returns a tap where the body may tell a login's outcome.
     pub fn response_head(&mut self, head: &ResponseHead<'_>, tx: &mut Transaction) -> Option<Box<BodyTap>> {
         self.counters.facts_response_heads_total += 1;
-        let (mut location, mut content_type, mut content_encoding) = (None, None, None);
+        let (mut location, mut content_type) = (None, None);
+        let (mut codings, mut transfer_codings) = (Codings::default(), Codings::default());
         let mut body_empty = matches!(head.status, 204 | 304 | 100..=199);
         for h in head.headers {
             match Field::of(h.name) {
                 Field::Location => location = location.or(Some(h.value)),
                 Field::ContentType => content_type = content_type.or(Some(h.value)),
-                Field::ContentEncoding => content_encoding = content_encoding.or(Some(h.value)),
+                Field::ContentEncoding => codings.note(h.value),
+                Field::Volatile if is_transfer_encoding(h.name) => transfer_codings.note(h.value),
                 Field::ContentLength => body_empty |= h.value == b"0",
                 Field::SetCookie if !tx.login.sets_cookie => {
                     let cookies = &self.names.session_cookies;
@@ -306,14 +339,16 @@ impl Facts {
         if !login || body_empty || matches!(head.status, 300..=399) {
             return None;
         }
-        self.tap(content_type, content_encoding, true)
+        codings.append(&transfer_codings);
+        self.tap(content_type, codings, true, false)
     }
 
     /// Takes body bytes (after dechunking) in order, in pieces of any size.
     pub fn body(&mut self, tap: &mut BodyTap, bytes: &[u8]) {
-        let pushed = tap.push(bytes);
+        let Self { names, key, scratch, spare, .. } = self;
+        let pushed = tap.push(bytes, &mut Reading { key, fields: &names.fields, scratch, spare });
         self.counters.facts_body_bytes_total += bytes.len() as u64;
-        self.counters.facts_body_bytes_kept_total += pushed.kept as u64;
+        self.counters.facts_body_bytes_taken_total += pushed.taken as u64;
         self.counters.facts_body_bytes_over_cap_total += pushed.over_cap as u64;
         self.counters.facts_body_bytes_after_gap_total += pushed.after_gap as u64;
     }
@@ -323,33 +358,20 @@ impl Facts {
         tap.gap();
     }
 
-    /// Ends a request body: fills in user and password, if it has any.
+    /// Ends a request body: fills in user and password, if it has any, and its GraphQL operation.
     ///
     /// Where the body broke off, set `RequestTruncated` or `RequestGap` before, so that a field that was cut
     /// in two is not taken for a whole one.
     pub fn request_body_end(&mut self, mut tap: Box<BodyTap>, tx: &mut Transaction) {
         let cut =
             tx.anomalies.contains(Anomaly::RequestTruncated) || tx.anomalies.contains(Anomaly::RequestGap);
-        let format = tap.format;
-        if let Some((found_format, cut)) = self.prepare(&mut tap, format, cut, tx) {
-            let Names { users, passwords, .. } = &self.names;
-            let mut found = Collector::new(&self.key, users, passwords, &mut self.scratch);
-            let text = tap.kept();
-            let sound = match found_format {
-                Format::Json => found.json(text),
-                Format::Multipart => found.multipart(text, &tap.boundary),
-                _ => {
-                    found.form(text, !cut);
-                    true
-                }
-            };
+        if let Some(format) = self.finish(&mut tap, cut, tx) {
+            let found = tap.found();
             let (user, password) = (found.user(), found.password());
             let (repeated, capped) = (found.repeated(), found.capped());
             if self.outliner.wanted() {
-                self.outliner.body(found_format, text, &tap.boundary, !cut && !capped, tx);
-            }
-            if !cut && (!sound || (found_format != format && format != Format::Sniff)) {
-                self.decode_failed(tx);
+                let (text, boundary, whole) = tap.outlined();
+                self.outliner.body(format, text, boundary, whole && !capped, tx);
             }
             if repeated {
                 tx.anomalies.insert(Anomaly::BodyFieldRepeated);
@@ -365,6 +387,7 @@ impl Facts {
             } else if words.login || words.account {
                 tx.user = tx.user.or(user);
             }
+            self.graphql_endpoint(&tap.found().graphql, false, tx);
         }
         self.recycle(tap);
     }
@@ -373,12 +396,8 @@ impl Facts {
     pub fn response_body_end(&mut self, mut tap: Box<BodyTap>, tx: &mut Transaction) {
         let cut =
             tx.anomalies.contains(Anomaly::ResponseTruncated) || tx.anomalies.contains(Anomaly::ResponseGap);
-        if self.inflate(&mut tap, cut, tx).is_some() {
-            self.counters.facts_bodies_read_total += 1;
-            tx.login.body_hint = match body::sniff(tap.kept()) {
-                Some(Format::Json) if tap.format != Format::Text => hint::of_json(tap.kept()),
-                _ => hint::of_text(tap.kept_mut()),
-            };
+        if self.finish(&mut tap, cut, tx).is_some() {
+            tx.login.body_hint = tap.hint();
         }
         self.recycle(tap);
     }
@@ -486,7 +505,7 @@ impl Facts {
         } else {
             target
         };
-        let Names { users, passwords, .. } = &self.names;
+        let Fields { users, passwords, .. } = &self.names.fields;
         let stored_path = if hide || !plain && memchr::memchr2(b';', b'@', path).is_some() {
             self.path.clear();
             target::redact(path, users, passwords, &mut self.path, |_, _, _| ());
@@ -589,15 +608,22 @@ impl Facts {
 
     /// Redacts `target` into `self.target` and takes its credentials.
     fn read_target(&mut self, target: &[u8], tx: &mut Transaction) {
-        let Names { users, passwords, .. } = &self.names;
-        let mut found = Collector::new(&self.key, users, passwords, &mut self.scratch);
+        let Fields { users, passwords, .. } = &self.names.fields;
+        self.found.reset(false);
+        let mut found = Collector {
+            key: &self.key,
+            fields: &self.names.fields,
+            scratch: &mut self.scratch,
+            spare: &mut self.spare,
+            found: &mut self.found,
+        };
         let mut caller = None;
         target::redact(target, users, passwords, &mut self.target, |param, name, value| match param {
             Param::User(rank) => found.add_encoded(Kind::User, rank, name, value),
             Param::Password(rank) => found.add_encoded(Kind::Password, rank, name, value),
             Param::Caller => caller = caller.or(Some(value)),
         });
-        let (user, password) = (found.user(), found.password());
+        let (user, password) = (self.found.user(), self.found.password());
         if password.is_some() {
             self.counters.facts_passwords_total += 1;
             tx.login.password = password;
@@ -673,7 +699,7 @@ impl Facts {
     /// Redacts `text` into `self.target`.
     fn redact_plain(&mut self, text: &[u8]) {
         self.target.clear();
-        let Names { users, passwords, .. } = &self.names;
+        let Fields { users, passwords, .. } = &self.names.fields;
         target::redact(text, users, passwords, &mut self.target, |_, _, _| ());
         target::hide_segments(&mut self.target);
         self.counters.facts_texts_redacted_total += u64::from(self.target != text);
@@ -683,14 +709,17 @@ impl Facts {
     fn tap(
         &mut self,
         content_type: Option<&[u8]>,
-        encoding: Option<&[u8]>,
+        codings: Codings,
         response: bool,
+        graphql: bool,
     ) -> Option<Box<BodyTap>> {
-        match body::readable(content_type, encoding, response) {
-            Readable::As(format, coding, boundary) => {
+        let what = body::readable(content_type, codings, response);
+        match what {
+            Readable::As(..) => {
                 self.counters.facts_body_taps_total += 1;
                 let mut tap = self.spare_taps.pop().unwrap_or_default();
-                tap.begin(format, coding, boundary, self.body_bytes_max);
+                let keep = self.outliner.wanted() && !response;
+                tap.begin(&what, response, graphql, keep, self.body_bytes_max);
                 Some(tap)
             }
             Readable::TypeUnread => {
@@ -704,52 +733,77 @@ impl Facts {
         }
     }
 
-    /// Makes a tap's bytes readable; returns whether they end before the body did, `None` for an empty body.
-    fn inflate(&mut self, tap: &mut BodyTap, cut: bool, tx: &mut Transaction) -> Option<bool> {
-        let mut cut = cut || tap.cut();
-        if tap.capped() {
+    /// Ends a tap's body, which broke off where it is `cut`; returns what it was read as, if it was.
+    fn finish(&mut self, tap: &mut BodyTap, cut: bool, tx: &mut Transaction) -> Option<Format> {
+        let Self { names, key, scratch, spare, .. } = self;
+        let read = tap.finish(cut, &mut Reading { key, fields: &names.fields, scratch, spare });
+        let mut whole = !read.cut;
+        let mut capped = tap.capped();
+        let c = &mut self.counters;
+        if let Some((decoded, bytes)) = read.decoded {
+            c.facts_bodies_coded_total += 1;
+            c.facts_body_bytes_decoded_total += bytes as u64;
+            whole &= decoded == Decoded::Whole;
+            capped |= matches!(decoded, Decoded::OverCap | Decoded::OverRatio);
+            match decoded {
+                Decoded::Whole => c.facts_bodies_coded_decoded_total += 1,
+                Decoded::OverCap => c.facts_bodies_coded_over_cap_total += 1,
+                Decoded::OverRatio => c.facts_bodies_coded_over_ratio_total += 1,
+                Decoded::Broken => c.facts_bodies_coded_broken_total += 1,
+            }
+            if decoded == Decoded::Broken && !read.cut {
+                self.decode_failed(tx);
+            }
+        }
+        if capped {
             tx.anomalies.insert(Anomaly::BodyCapped);
         }
-        match tap.inflate(&mut self.inflated) {
-            Inflated::Whole => {}
-            Inflated::Capped => {
-                tx.anomalies.insert(Anomaly::BodyCapped);
-                cut = true;
-            }
-            Inflated::Broken => {
-                if !cut {
-                    self.decode_failed(tx);
-                }
-                cut = true;
-            }
-        }
-        if tap.kept().is_empty() {
-            self.counters.facts_bodies_empty_total += 1;
+        let c = &mut self.counters;
+        let Some(format) = read.format.filter(|_| read.any) else {
+            // Of a response without a byte, and of one that is only white space, nothing can be said.
+            c.facts_bodies_empty_total += u64::from(!read.any);
+            c.facts_bodies_unrecognised_total += u64::from(read.any);
             return None;
+        };
+        c.facts_bodies_read_total += 1;
+        let said = tap.said();
+        let other = format != said && said != Format::Sniff && !tap.is_response();
+        if whole && !tap.is_response() && (!read.sound || other) {
+            self.decode_failed(tx);
         }
-        Some(cut)
+        Some(format)
     }
 
-    /// Makes a request body readable and settles what it is; `None` where there is nothing to read.
-    fn prepare(
-        &mut self,
-        tap: &mut BodyTap,
-        format: Format,
-        cut: bool,
-        tx: &mut Transaction,
-    ) -> Option<(Format, bool)> {
-        let cut = self.inflate(tap, cut, tx)?;
-        let format = match (format, body::sniff(tap.kept())) {
-            (Format::Multipart, _) => Format::Multipart,
-            (_, Some(sniffed)) => sniffed,
-            (Format::Sniff, None) => {
-                self.counters.facts_bodies_unrecognised_total += 1;
-                return None;
+    /// Takes the operation of a GraphQL request by GET out of its query.
+    fn graphql_query(&mut self, query: &[u8], tx: &mut Transaction) {
+        self.found.reset(true);
+        for pair in query.split(|c| *c == b'&').take(GRAPHQL_PARAMETERS_MAX) {
+            let Some(equals) = memchr::memchr(b'=', pair) else { continue };
+            let Some(member) = graphql::Member::of(&pair[..equals]) else { continue };
+            let value = &pair[equals + 1..];
+            let mut text = SecretBuf::default();
+            secret::form_decode(&value[..value.len().min(graphql::DOCUMENT_BYTES_MAX)], &mut text);
+            match member {
+                graphql::Member::OperationName => self.found.graphql.operation_name(text.bytes()),
+                graphql::Member::Persisted => self.found.graphql.persisted(),
+                graphql::Member::Document => self.found.graphql.document(text.bytes(), |_, _| ()),
             }
-            (said, None) => said,
-        };
-        self.counters.facts_bodies_read_total += 1;
-        Some((format, cut))
+        }
+        let graphql = std::mem::take(&mut self.found.graphql);
+        self.graphql_endpoint(&graphql, true, tx);
+    }
+
+    /// Adds the GraphQL operation, if there is one, to the endpoint.
+    fn graphql_endpoint(&mut self, request: &graphql::Request, get: bool, tx: &mut Transaction) {
+        if !request.any() {
+            return;
+        }
+        self.endpoint.clear();
+        if request.write(get, &mut self.endpoint) {
+            self.counters.facts_graphql_total += 1;
+            tx.endpoint = tx.text.append(tx.endpoint, &self.endpoint);
+            tx.endpoint_hash = endpoint_hash(tx.text.get(tx.endpoint));
+        }
     }
 
     fn decode_failed(&mut self, tx: &mut Transaction) {
@@ -759,7 +813,7 @@ impl Facts {
 
     /// Wipes a tap and keeps it for the next body.
     fn recycle(&mut self, mut tap: Box<BodyTap>) {
-        tap.end();
+        tap.wipe();
         if self.spare_taps.len() < SPARE_TAPS_MAX {
             self.spare_taps.push(tap);
         }
@@ -798,7 +852,8 @@ impl Names {
                         || h.value.starts_with(b"application/csp-report");
                 }
                 Field::ContentLength => seen.body_empty |= h.value == b"0",
-                Field::ContentEncoding => seen.content_encoding = seen.content_encoding.or(Some(h.value)),
+                Field::ContentEncoding => seen.content_codings.note(h.value),
+                Field::Volatile if is_transfer_encoding(h.name) => seen.transfer_codings.note(h.value),
                 Field::Authorization => seen.authorization = seen.authorization.or(Some(h.value)),
                 Field::XForwardedFor => (seen.x_forwarded_for, seen.habits.proxied) = (true, true),
                 Field::Forwarded => (seen.forwarded, seen.habits.proxied) = (true, true),
@@ -847,6 +902,16 @@ fn proxy_made(name: &[u8]) -> bool {
         &["x-forwarded", "x-real-ip", "x-request-id", "x-amzn", "x-envoy", "x-original", "x-cluster"];
     let starts = |p: &str| name.get(..p.len()).is_some_and(|n| n.eq_ignore_ascii_case(p.as_bytes()));
     !starts("x-") || MADE.iter().any(|p| starts(p))
+}
+
+fn endpoint_hash(endpoint: &[u8]) -> u64 {
+    let mut hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
+    hash.write(endpoint);
+    hash.finish()
+}
+
+fn is_transfer_encoding(name: &[u8]) -> bool {
+    name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding")
 }
 
 fn push_present(arena: &mut TextArena, text: &[u8]) -> Span {
@@ -947,15 +1012,17 @@ fn says_error(query: &[u8]) -> bool {
 #[doc(hidden)]
 pub fn fuzz_body_fields(data: &[u8]) {
     use offpath_types::{FlowInfo, FlowKey, Peer, Side, TunnelId};
-    const TYPES: [&[u8]; 6] = [
+    const TYPES: [&[u8]; 7] = [
         b"application/json",
         b"application/x-www-form-urlencoded",
         b"multipart/form-data; boundary=B",
         b"text/plain",
         b"text/html",
         b"",
+        b"application/graphql",
     ];
-    const CODINGS: [&[u8]; 4] = [b"identity", b"gzip", b"deflate", b"br"];
+    const CODINGS: [&[u8]; 8] =
+        [b"identity", b"gzip", b"deflate", b"br", b"zstd", b"gzip, br", b"deflate, zstd, gzip", b"compress"];
     let (Some(choice), Some(cut)) = (data.first(), data.get(1)) else { return };
     let bytes = &data[2..];
     let (key, client_side) = FlowKey::new(Peer::default(), Peer { port: 80, ..Peer::default() }, TunnelId(0));

@@ -85,20 +85,26 @@ const PREFIXES: &[&[u8]] = &[
 /// A configured list of field names, ready to be matched against reduced names.
 pub(super) struct FieldNames {
     names: Vec<Box<[u8]>>,
+    /// Place in the configured list of each name: pointers stand between them.
+    ranks: Vec<u16>,
     /// Bit `last_two(name)` of every name: most other names fail here.
     filter: [u64; 4],
 }
 
 impl FieldNames {
-    /// Reduces and takes over `list`; its order is the order of preference.
+    /// Reduces and takes over the names of `list`; its order is the order of preference.
     pub(super) fn new(list: &[String]) -> Self {
-        let mut out = Self { names: Vec::with_capacity(list.len()), filter: [0; 4] };
-        for name in list {
+        let mut out = Self { names: Vec::with_capacity(list.len()), ranks: Vec::new(), filter: [0; 4] };
+        for (rank, name) in (0..=u16::MAX).zip(list) {
+            if name.starts_with('/') {
+                continue;
+            }
             let reduced = Reduced::new(name.to_lowercase().as_bytes(), false);
             if !reduced.bytes().is_empty() {
                 let bit = last_two(reduced.bytes());
                 out.filter[usize::from(bit >> 6)] |= 1 << (bit & 63);
                 out.names.push(reduced.bytes().into());
+                out.ranks.push(rank);
             }
         }
         out
@@ -118,7 +124,7 @@ impl FieldNames {
                 .iter()
                 .position(|n| n.len() >= 4 && reduced.strip_suffix(&**n).is_some_and(usual_prefix))
         });
-        found.and_then(|at| u16::try_from(at).ok())
+        found.map(|at| self.ranks[at])
     }
 }
 

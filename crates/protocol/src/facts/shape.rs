@@ -42,10 +42,12 @@ fn long_is_secret(value: &[u8], users: &FieldNames, passwords: &FieldNames) -> b
     secret
 }
 
-/// Tells whether `=`, `@`, `/`, `"`, `:` or `%` is there in percent-encoding.
+/// Tells whether `=`, `@`, `/`, `"`, `:` or `%` is there in percent-encoding, or a quote without.
 fn holds_encoded_syntax(value: &[u8]) -> bool {
-    memchr::memchr_iter(b'%', value).any(|at| {
-        percent(&value[at..]).is_some_and(|byte| matches!(byte, b'=' | b'@' | b'/' | b'"' | b':' | b'%'))
+    memchr::memchr2_iter(b'%', b'"', value).any(|at| {
+        value[at] == b'"'
+            || percent(&value[at..])
+                .is_some_and(|byte| matches!(byte, b'=' | b'@' | b'/' | b'"' | b':' | b'%'))
     })
 }
 
@@ -71,7 +73,7 @@ fn holds_userinfo(text: &[u8]) -> bool {
     false
 }
 
-/// Tells whether one of the parameters or JSON members in decoded `text` is a secret by its name.
+/// Tells whether one of the parameters, JSON members or GraphQL arguments in decoded `text` is a secret by its name.
 fn holds_secret_name(text: &[u8], users: &FieldNames, passwords: &FieldNames) -> bool {
     let is_end =
         |c: u8| matches!(c, b'?' | b'&' | b';' | b'#' | b'{' | b'}' | b',' | b' ' | b'\n' | b'"' | b'\'');
@@ -105,7 +107,15 @@ fn holds_secret_name(text: &[u8], users: &FieldNames, passwords: &FieldNames) ->
                 }
                 start = at + 1;
             }
-            b'/' => start = at + 1,
+            // An argument of GraphQL: `login(password: "x")`.
+            b':' => {
+                let after = &text[at + 1..];
+                let spaces = after.iter().take(8).take_while(|c| **c == b' ').count();
+                if after.get(spaces) == Some(&b'"') && is_secret(name(), &after[spaces..]) {
+                    return true;
+                }
+            }
+            b'/' | b'(' => start = at + 1,
             _ if is_end(c) => start = at + 1,
             _ => {}
         }

@@ -106,8 +106,15 @@ fn balanced(c: &FactsCounters) {
         c.facts_bodies_read_total + c.facts_bodies_unrecognised_total + c.facts_bodies_empty_total
     );
     assert_eq!(
+        c.facts_bodies_coded_total,
+        c.facts_bodies_coded_decoded_total
+            + c.facts_bodies_coded_over_cap_total
+            + c.facts_bodies_coded_over_ratio_total
+            + c.facts_bodies_coded_broken_total
+    );
+    assert_eq!(
         c.facts_body_bytes_total,
-        c.facts_body_bytes_kept_total
+        c.facts_body_bytes_taken_total
             + c.facts_body_bytes_over_cap_total
             + c.facts_body_bytes_after_gap_total
     );
@@ -460,17 +467,190 @@ fn compressed_capped_and_broken_bodies() {
     let (tx, c) = post_pieces("/x", "application/json", "gzip", &[b"{\"password\":\"p\"}"]);
     assert!(tx.anomalies.contains(Anomaly::BodyDecodeFailed) && tx.login.password.is_none());
     assert_eq!(c.facts_bodies_empty_total, 1);
-    let (tx, c) = post_pieces("/x", "application/json", "br", &[b"x"]);
+    let (tx, c) = post_pieces("/x", "application/json", "compress", &[b"x"]);
     assert!(tx.anomalies.is_empty());
     assert_eq!((c.facts_bodies_coding_unread_total, c.facts_body_taps_total), (1, 0));
-    let long = format!(r#"{{"password":"p","x":"{}"}}"#, "y".repeat(200_000));
-    let (tx, c) = post_pieces("/x", "application/json", "", &[long.as_bytes()]);
+    let long = format!(r#"{{"x":"{}","password":"p"}}"#, "y".repeat(200_000));
+    let (tx, _) = post_pieces("/x", "application/json", "", &[long.as_bytes()]);
+    assert_eq!((tx.login.password, tx.anomalies.is_empty()), (password("p"), true));
+    let longer = format!(r#"{{"password":"p","x":"{}"}}"#, "y".repeat(5 << 20));
+    let (tx, c) = post_pieces("/x", "application/json", "", &[longer.as_bytes()]);
     assert_eq!(tx.login.password, password("p"));
     assert_eq!(tx.anomalies.iter().collect::<Vec<_>>(), [Anomaly::BodyCapped]);
-    assert_eq!(c.facts_body_bytes_kept_total, 64 << 10);
+    assert_eq!(c.facts_body_bytes_taken_total, 4 << 20);
     let many = "password=p&".repeat(17);
     let (tx, _) = post_pieces("/x", "application/x-www-form-urlencoded", "", &[many.as_bytes()]);
     assert_eq!(tx.anomalies.iter().collect::<Vec<_>>(), [Anomaly::BodyCapped]);
+}
+
+#[test]
+fn coded_bodies_in_pieces() {
+    let field = br#"{"x":[1,2,{}],"username":"ann","password":"p"}"#;
+    let far = format!(r#"{{"x":"{}","username":"ann","password":"p"}}"#, "wxyz".repeat(100_000));
+    for codings in ["gzip", "deflate", "br", "zstd", "gzip, br", "zstd, deflate"] {
+        for body in [&field[..], far.as_bytes()] {
+            let packed = coding::tests::encode(codings, body);
+            for piece in [1, 1000, usize::MAX] {
+                let pieces: Vec<&[u8]> = packed.chunks(piece).collect();
+                let (tx, c) = post_pieces("/x", "application/json", codings, &pieces);
+                assert_eq!(c.facts_bodies_coded_total, 1);
+                if c.facts_bodies_coded_over_ratio_total == 0 {
+                    assert_eq!(
+                        (tx.user, tx.login.password),
+                        (user("ann"), password("p")),
+                        "{codings} {piece}"
+                    );
+                    assert!(tx.anomalies.is_empty(), "{codings}");
+                } else {
+                    assert!(body.len() > 100_000, "{codings} is no bomb");
+                    assert_eq!(tx.anomalies.iter().collect::<Vec<_>>(), [Anomaly::BodyCapped]);
+                }
+            }
+        }
+    }
+    // A transfer coding is undone first.
+    let packed = coding::tests::encode("br, gzip", field);
+    let mut facts = facts();
+    let mut tx = transaction("198.51.100.1");
+    let fields = [
+        ("Transfer-Encoding", "gzip, chunked"),
+        ("Content-Encoding", "br"),
+        ("Content-Type", "application/json"),
+    ];
+    let mut tap = request_on(&mut facts, &mut tx, "POST", "/login", &fields).unwrap();
+    facts.body(&mut tap, &packed);
+    facts.request_body_end(tap, &mut tx);
+    assert_eq!(tx.login.password, password("p"));
+    // The outcome of a login, too.
+    for codings in ["gzip", "br", "zstd", "deflate, br"] {
+        for (content_type, body) in
+            [("application/json", &b"{\"success\":false}"[..]), ("text/html", b"<b>Invalid Credentials</b>")]
+        {
+            let packed = coding::tests::encode(codings, body);
+            let mut tx = request("POST", "/login", &[]);
+            let fields = [("Content-Type", content_type), ("Content-Encoding", codings)];
+            let headers = headers(&fields);
+            let head = ResponseHead { version: HttpVersion::V11, status: 200, headers: &headers };
+            let mut tap = facts.response_head(&head, &mut tx).unwrap();
+            packed.chunks(3).for_each(|p| facts.body(&mut tap, p));
+            facts.response_body_end(tap, &mut tx);
+            assert_eq!(tx.login.body_hint, BodyHint::Failure, "{codings} {content_type}");
+        }
+    }
+    balanced(facts.counters());
+}
+
+#[test]
+fn character_sets_do_not_make_other_people() {
+    let text = r#"{"username":"Jürgen €","password":"pä😀"}"#;
+    let utf16 = |little: bool, mark: bool| -> Vec<u8> {
+        let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
+        units.flat_map(|u: u16| if little { u.to_le_bytes() } else { u.to_be_bytes() }).collect()
+    };
+    let bodies = [
+        text.as_bytes().to_vec(),
+        [b"\xef\xbb\xbf", text.as_bytes()].concat(),
+        utf16(true, true),
+        utf16(false, true),
+        utf16(true, false),
+        utf16(false, false),
+        br#"{"username":"J\u00fcrgen \u20AC","password":"p\u00e4\ud83d\ude00"}"#.to_vec(),
+    ];
+    for body in &bodies {
+        for content_type in ["application/json", "application/json; charset=iso-8859-1", ""] {
+            for piece in [1, 2, 5, usize::MAX] {
+                let pieces: Vec<&[u8]> = body.chunks(piece).collect();
+                let (tx, _) = post_pieces("/x", content_type, "", &pieces);
+                assert_eq!(
+                    (tx.user, tx.login.password),
+                    (user("jürgen €"), password("pä😀")),
+                    "{body:?} {piece}"
+                );
+                assert!(tx.anomalies.is_empty());
+            }
+        }
+    }
+    let tx = request("GET", "/login?user=J%FCrgen+%80&password=p", &[]);
+    assert_eq!(tx.user, user("jürgen €"));
+}
+
+#[test]
+fn graphql_operations_are_endpoints() {
+    let json = "application/json";
+    for (target, content_type, body, want, found) in [
+        (
+            "/graphql",
+            json,
+            r#"{"operationName":"Login","query":"mutation Login($password:String!){login(p:$password){id}}","variables":{"email":"Ann@b.c","password":"p"}}"#,
+            "POST /graphql mutation Login",
+            (user("ann@b.c"), password("p")),
+        ),
+        (
+            "/api/graphql?x",
+            json,
+            r#"[{"variables":{},"query":"\n query A { a }"},{"query":"mutation B { b }","operationName":"B"}]"#,
+            "POST /api/graphql query A {batch}",
+            (None, None),
+        ),
+        (
+            "/graphql",
+            json,
+            r#"{"operationName":"Me","extensions":{"persistedQuery":{"version":1,"sha256Hash":"ab12"}}}"#,
+            "POST /graphql operation Me",
+            (None, None),
+        ),
+        (
+            "/graphql",
+            json,
+            r#"{"extensions":{"persistedQuery":{"version":1,"sha256Hash":"ab12"}},"variables":{"pwd":"p"}}"#,
+            "POST /graphql operation {persisted}",
+            (None, password("p")),
+        ),
+        (
+            "/api",
+            json,
+            r#"{"query":"mutation { signIn(input: {username: \"Ann\", password: \"p\\u0041\"}) { id } }"}"#,
+            "POST /api mutation",
+            (user("ann"), password("pA")),
+        ),
+        (
+            "/q",
+            "application/graphql",
+            "# all\nquery All { all(password: \"p\") }",
+            "POST /q query All",
+            (None, password("p")),
+        ),
+        ("/graphql", json, r#"{"a":{"query":"query A { a }"}}"#, "POST /graphql", (None, None)),
+        ("/search", json, r#"{"query":"query builder"}"#, "POST /search", (None, None)),
+        ("/search", json, r#"{"operationName":"Me"}"#, "POST /search", (None, None)),
+        ("/graphql", json, r#"{"operationName":"a b\u0000\"c"}"#, "POST /graphql", (None, None)),
+        ("/graphql", "text/plain", r#"{"query":"{me}"}"#, "POST /graphql query", (None, None)),
+    ] {
+        for piece in [1, 7, usize::MAX] {
+            let pieces: Vec<&[u8]> = body.as_bytes().chunks(piece).collect();
+            let (tx, c) = post_pieces(target, content_type, "", &pieces);
+            assert_eq!(text(&tx, tx.endpoint), want, "{body}");
+            assert_eq!(tx.endpoint_hash, endpoint_hash(want.as_bytes()));
+            assert_eq!((tx.user, tx.login.password), found, "{body}");
+            assert_eq!(c.facts_graphql_total, u64::from(want.split(' ').count() > 2), "{body}");
+        }
+    }
+    for (target, want) in [
+        ("/graphql?query=query+Me+%7Bme%7D", "GET /graphql query Me"),
+        ("/graphql?operationName=B&query=query%20A{a}query%20B{b}", "GET /graphql query B"),
+        ("/graphql?operationName=B&extensions=%7B%7D", "GET /graphql query B"),
+        ("/graphql?extensions=%7B%7D", "GET /graphql query {persisted}"),
+        ("/graphql?x=y", "GET /graphql"),
+        ("/graphql", "GET /graphql"),
+        ("/search?query=query+Me+%7Bme%7D", "GET /search"),
+    ] {
+        let tx = request("GET", target, &[]);
+        assert_eq!(text(&tx, tx.endpoint), want, "{target}");
+    }
+    let tx = request("GET", "/graphql?query=mutation{login(password:%22Zq7Secret7Zq%22)}", &[]);
+    assert!(!String::from_utf8(arena(&tx)).unwrap().contains("Zq7"));
+    let tx = request("GET", "/graphql?variables=%7B%22password%22:%22Zq7Secret7Zq%22%7D&query={a}", &[]);
+    assert!(!String::from_utf8(arena(&tx)).unwrap().contains("Zq7"));
 }
 
 #[test]
@@ -747,8 +927,8 @@ fn no_secret_is_kept() {
         assert_eq!(tx.session, session(SECRET));
         let shown = format!("{:?} {}", tx, String::from_utf8_lossy(&arena(&tx)));
         assert!(!shown.contains("Zq7") && !shown.contains("Wnk6"), "{shown}");
-        assert!(facts.scratch.len() == 0 && facts.inflated.len() == 0);
-        assert!(facts.spare_taps.iter().all(|t| t.kept().is_empty()));
+        assert!(facts.scratch.len() == 0 && facts.spare.len() == 0);
+        assert!(facts.spare_taps.iter().all(|t| t.is_wiped()));
         for buffer in [&facts.target, &facts.referrer, &facts.path, &facts.endpoint] {
             assert!(memchr::memmem::find(buffer, b"Zq7").is_none());
         }
@@ -808,7 +988,10 @@ fn fuzz_body_runs_on_seeds() {
         b"\x01\x09username=ann&password=p",
         b"\x02\x20--B\r\nContent-Disposition: form-data; name=pwd\r\n\r\nx\r\n--B--",
         b"\x13\x02\x1f\x8b\x08\x00",
-        b"\x24\x02<input type=password>",
+        b"\x04\x02<input type=password>",
+        b"\x06\x03mutation A { a(password: \"p\") }",
+        b"\x00\x11[{\"query\":\"query A { a }\",\"variables\":{\"pwd\":\"x\\u0041\"}}]",
+        b"\x00\x03\xff\xfe{\x00\"\x00p\x00w\x00\"\x00:\x001\x00}\x00",
         b"\x00",
         b"",
     ] {
