@@ -13,6 +13,8 @@ use crate::record::webhook_body;
 const BATCH_MAX: usize = 1024;
 /// Ended rows alone are not urgent: they wait this long for company.
 const ENDED_WAIT: Duration = Duration::from_millis(20);
+/// Pause before rows that could not be read are tried again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the outbox thread knows of one target.
 #[derive(Clone, Copy, Default)]
@@ -30,6 +32,8 @@ pub(super) struct Pump {
     outbox: Option<Outbox>,
     next_seq: u64,
     lanes: Vec<Lane>,
+    /// Rows could not be read from disk: tried again although nothing else happens.
+    unread: bool,
 }
 
 impl Pump {
@@ -37,7 +41,7 @@ impl Pump {
         let lane =
             |pending: u64| Lane { held: 0, waiting: pending, spilled_from: (pending > 0).then_some(0) };
         let lanes = shared.stats().targets.iter().map(|t| lane(t.pending)).collect();
-        Self { shared, outbox, next_seq, lanes }
+        Self { shared, outbox, next_seq, lanes, unread: false }
     }
 
     pub(super) fn run(mut self) {
@@ -92,11 +96,13 @@ impl Pump {
     fn wait(&self) -> (Vec<Offered>, Vec<Ended>, bool) {
         let nothing = |i: &mut Intake| i.events.is_empty() && i.ended.is_empty() && !i.stop;
         let lock = self.shared.intake();
-        let mut intake = self
-            .shared
-            .intake_ready
-            .wait_while(lock, nothing)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ready = &self.shared.intake_ready;
+        let mut intake = if self.unread {
+            let waited = ready.wait_timeout_while(lock, READ_AGAIN, nothing);
+            waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+        } else {
+            ready.wait_while(lock, nothing).unwrap_or_else(std::sync::PoisonError::into_inner)
+        };
         if intake.events.is_empty() && !intake.stop && self.outbox.is_some() {
             let alone = |i: &mut Intake| i.events.is_empty() && !i.stop && i.ended.len() < BATCH_MAX;
             (intake, _) = self
@@ -198,6 +204,7 @@ impl Pump {
     /// Brings rows back from disk to targets that have worked off half of what they may hold.
     fn refill(&mut self) {
         let Some(outbox) = &self.outbox else { return };
+        self.unread = false;
         for (target, lane) in self.lanes.iter_mut().enumerate() {
             let Some(from) = lane.spilled_from else { continue };
             let Some(queue) = self.shared.queues.get(target) else { continue };
@@ -214,7 +221,10 @@ impl Pump {
                     lane.held += rows.len();
                     rows.into_iter().for_each(|row| queue.push(row));
                 }
-                Err(error) => tracing::error!(%error, "the outbox cannot be read"),
+                Err(error) => {
+                    self.unread = true;
+                    tracing::error!(%error, "the outbox cannot be read; trying again");
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use offpath_types::{EntityKind, MatchValue, Timestamp};
 
 use super::*;
+use crate::outbox::testing::FailingDisk;
 use crate::webhook::{self, Headers};
 use crate::{Alarm, AlarmKind};
 
@@ -378,32 +379,6 @@ fn memory_is_bounded_and_the_disk_takes_the_rest() {
         ids.dedup();
         assert_eq!(ids.len() as u64, t.delivered, "everything accepted arrived");
         assert_balanced(&stats, 0);
-    }
-}
-
-/// A disk that takes writes and fails to keep them once it is told to.
-#[derive(Debug)]
-struct FailingDisk(redb::backends::InMemoryBackend, Arc<AtomicBool>);
-
-impl redb::StorageBackend for FailingDisk {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        if self.1.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) enum Begun {
     Fresh,
     Duplicate,
     Busy,
+    /// It was worked on and is not durable, or it would not be: the state cannot be written.
+    Unwritable,
 }
 
 pub(super) enum Change {
@@ -172,7 +174,9 @@ impl Applier {
         for job in jobs {
             match job {
                 Job::Begin { id, reply } => {
-                    let begun = if self.state.seen(&id) {
+                    let begun = if self.state.held_up(&id) {
+                        Begun::Unwritable
+                    } else if self.state.seen(&id) {
                         Begun::Duplicate
                     } else if self.under_way.insert(id) {
                         Begun::Fresh
@@ -342,4 +346,47 @@ fn unblock_line(block: Block, why: &str) -> String {
     record.ttl_secs = 0;
     record.reasons.clear();
     serde_json::to_string(&record).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::outbox::testing::FailingDisk;
+
+    /// Works on one id from beginning to end; returns how it began and whether it was answered with success.
+    async fn take(applier: &mut Applier, id: &str) -> (Begun, bool) {
+        let (reply, begun) = oneshot::channel();
+        applier.work(vec![Job::Begin { id: id.to_owned(), reply }]).await;
+        let begun = begun.await.unwrap();
+        if begun != Begun::Fresh {
+            return (begun, false);
+        }
+        let (reply, done) = oneshot::channel();
+        let job = Job::Finish { id: id.to_owned(), remember: true, change: Change::Nothing, reply };
+        applier.work(vec![job]).await;
+        (begun, done.await.unwrap().is_ok())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_durable_is_never_called_a_duplicate_and_does_not_pile_up() {
+        let failing = Arc::new(AtomicBool::new(false));
+        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
+        let db = redb::Builder::new().create_with_backend(disk).unwrap();
+        let config = Arc::new(ReceiverConfig::default());
+        let state = State::on(db, &config).unwrap();
+        let outputs = Arc::new(Outputs::new(&config.to));
+        let mut applier = Applier::new(config, state, outputs, Arc::default());
+        assert_eq!(take(&mut applier, "a").await, (Begun::Fresh, true));
+        assert_eq!(take(&mut applier, "a").await, (Begun::Duplicate, false));
+        failing.store(true, Ordering::SeqCst);
+        assert_eq!(take(&mut applier, "b").await, (Begun::Fresh, false));
+        assert_eq!(take(&mut applier, "b").await, (Begun::Unwritable, false), "the sender tries again");
+        let mut fresh = 0;
+        for n in 0..2000 {
+            fresh += usize::from(take(&mut applier, &n.to_string()).await.0 == Begun::Fresh);
+        }
+        assert_eq!(fresh, 1023, "with `b` as many as may wait for the store");
+    }
 }

@@ -154,6 +154,10 @@ async fn handle(desk: Arc<Desk>, headers: HeaderMap, body: Bytes) -> Response {
             desk.bump(|c| c.duplicate_total += 1);
             return Json(json!({"id": id, "duplicate": true})).into_response();
         }
+        Some(Begun::Unwritable) => {
+            desk.bump(|c| c.failed_total += 1);
+            return later("the receiver's state cannot be written");
+        }
         Some(Begun::Busy) | None => {
             desk.bump(|c| c.failed_total += 1);
             return later("the same id is being worked on");

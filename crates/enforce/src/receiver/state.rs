@@ -19,6 +19,8 @@ const IDS: TableDefinition<'_, &str, u64> = TableDefinition::new("ids");
 const IDS_BY_TIME: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("ids_by_time");
 /// Old ids removed with one commit.
 const IDS_FORGOTTEN_AT_ONCE: usize = 64;
+/// Ids that may wait for a store that cannot be written. Past it no new decision is taken.
+const IDS_UNWRITTEN_MAX: usize = 1024;
 
 /// A decision in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,7 +60,8 @@ pub(super) struct State {
     ends: BTreeSet<(u64, String)>,
     pub(super) desired: BTreeMap<IpNet, Action>,
     changed: BTreeSet<String>,
-    new_ids: Vec<String>,
+    /// Ids that are not in the store yet; no more than [`IDS_UNWRITTEN_MAX`] and a batch, see [`State::held_up`].
+    new_ids: BTreeSet<String>,
     ids_keep_ms: u64,
     ids_max: u64,
 }
@@ -72,17 +75,22 @@ impl State {
                 .create_with_backend(redb::backends::InMemoryBackend::new())
                 .map_err(|e| text(&e))?,
         };
+        Self::on(db, config).map_err(|e| text(&e))
+    }
+
+    /// Keeps the state in `db`, with what is there.
+    pub(super) fn on(db: Database, config: &ReceiverConfig) -> Result<Self, Box<dyn std::error::Error>> {
         let mut state = Self {
             db,
             blocks: BTreeMap::new(),
             ends: BTreeSet::new(),
             desired: BTreeMap::new(),
             changed: BTreeSet::new(),
-            new_ids: Vec::new(),
+            new_ids: BTreeSet::new(),
             ids_keep_ms: config.ids_keep_secs.saturating_mul(1000),
             ids_max: config.ids_max.max(1),
         };
-        let found = state.load().map_err(|e| text(&e))?;
+        let found = state.load()?;
         for (key, block) in found {
             state.put(key, block);
         }
@@ -146,7 +154,7 @@ impl State {
 
     /// Tells whether `id` was seen; on a store that cannot be read it was not.
     pub(super) fn seen(&self, id: &str) -> bool {
-        if self.new_ids.iter().any(|n| n == id) {
+        if self.new_ids.contains(id) {
             return true;
         }
         let look = || -> Result<bool, redb::Error> {
@@ -160,7 +168,12 @@ impl State {
     }
 
     pub(super) fn note(&mut self, id: String) {
-        self.new_ids.push(id);
+        self.new_ids.insert(id);
+    }
+
+    /// Tells whether `id` has to wait for the store: it was noted and is not durable, or too many like it are not.
+    pub(super) fn held_up(&mut self, id: &str) -> bool {
+        (self.new_ids.contains(id) || self.new_ids.len() >= IDS_UNWRITTEN_MAX) && self.commit().is_err()
     }
 
     /// Writes what changed since the last time, durably, in one commit. On failure it is kept for the next.
