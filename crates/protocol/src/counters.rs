@@ -77,6 +77,8 @@ offpath_types::counters! {
         transactions_request_only_total,
         /// Responses whose request was not seen.
         transactions_response_only_total,
+        /// What looked like requests behind a CONNECT and went through the tunnel; not handed on.
+        requests_tunnelled_total,
         /// Requests given up because too many were open.
         pipeline_overflow_total,
         /// Responses held back for their request.

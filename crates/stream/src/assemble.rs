@@ -399,7 +399,7 @@ impl<S: StreamSink> Assembly<'_, S> {
             if self.conn.dir(side).has(ENDED) {
                 continue;
             }
-            self.flush(side, now);
+            self.core.counters.holes_ended_total += self.flush(side, now);
             let dir = self.conn.dir(side);
             if !dir.has(ENDED) {
                 let reason = if dir.next_off >= dir.fin_off { EndReason::Fin } else { reason };
@@ -586,7 +586,7 @@ impl<S: StreamSink> Assembly<'_, S> {
             }
         } else {
             // The time after a RST is over.
-            self.flush(side, at);
+            self.core.counters.holes_reset_total += self.flush(side, at);
             if !self.conn.dir(side).has(ENDED) {
                 self.end(side, EndReason::Rst, at);
             }
@@ -594,28 +594,31 @@ impl<S: StreamSink> Assembly<'_, S> {
         self.settle(side, at);
     }
 
-    /// Turns what is missing before `target` into gaps, and delivers what lies between.
-    fn skip_to(&mut self, side: Side, target: u64, now: Timestamp) {
+    /// Turns what is missing before `target` into gaps, and delivers what lies between; returns how many holes that
+    /// were.
+    fn skip_to(&mut self, side: Side, target: u64, now: Timestamp) -> u64 {
+        let mut holes = 0;
         loop {
             let dir = self.conn.dir(side);
             let target = target.min(dir.fin_off);
             if dir.next_off >= target || dir.has(BYPASS | ENDED) {
-                return;
+                return holes;
             }
             let next_off = dir.next_off;
             let hole_end = self.hold(side).and_then(Hold::first_start).map_or(target, |f| f.min(target));
+            holes += u64::from(hole_end > next_off);
             self.give_gap(side, hole_end.saturating_sub(next_off), now);
             self.drain(side, now);
         }
     }
 
-    /// Delivers everything held, with gaps for what is known to be missing.
-    fn flush(&mut self, side: Side, now: Timestamp) {
+    /// Delivers everything held, with gaps for what is known to be missing; returns how many holes that were.
+    fn flush(&mut self, side: Side, now: Timestamp) -> u64 {
         let fin_off = self.conn.dir(side).fin_off;
-        let Some(hold) = self.hold(side) else { return };
+        let Some(hold) = self.hold(side) else { return 0 };
         let acked = hold.evidence.map_or(0, |_| hold.acked);
         let target = hold.last_end().max(acked);
-        self.skip_to(side, if fin_off == NO_FIN { target } else { fin_off }, now);
+        self.skip_to(side, if fin_off == NO_FIN { target } else { fin_off }, now)
     }
 
     /// Delivers held bytes that are in order now.

@@ -63,6 +63,10 @@ offpath_types::counters! {
         holes_direction_full_total,
         /// Holes given up because the table's hold limit was reached.
         holes_table_full_total,
+        /// Holes given up because nothing filled them in time after a RST.
+        holes_reset_total,
+        /// Holes given up because their flow expired, was evicted or reused, or the capture ended.
+        holes_ended_total,
         /// Bytes cut off by a snap length, handed on as gaps at once.
         snap_cut_bytes_total,
 

@@ -553,3 +553,25 @@ fn descending_tiny_segments_take_linear_time() {
     assert_eq!(s.counters().bytes_delivered_total, 199_999);
     assert_eq!(s.counters().gaps_total, 0);
 }
+
+#[test]
+fn holes_that_end_with_their_flow_are_counted() {
+    // A RST overtook what was missing, and nothing filled it in time.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 4, 1, b"def");
+    s.rst(CLIENT, 7, 1);
+    s.idle(ms(90));
+    assert_eq!(s.counters().holes_reset_total, 0);
+    s.idle(ms(60));
+    assert_eq!((s.counters().holes_reset_total, s.counters().gaps_total), (1, 1), "{}", s.told());
+
+    // The capture ends before two holes have waited long enough.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 4, 1, b"def");
+    s.send(CLIENT, 10, 1, b"jkl");
+    s.finish();
+    assert_eq!((s.counters().holes_ended_total, s.counters().gaps_total), (2, 2), "{}", s.told());
+    assert_eq!(s.counters().holes_reset_total + s.counters().holes_old_total, 0);
+}

@@ -124,11 +124,12 @@ anomalies! {
     Upgraded = "upgraded",
     /// The connection became a tunnel (CONNECT).
     Tunnelled = "tunnelled",
-    /// X-Forwarded-For or Forwarded could not be parsed; the peer's address was used.
+    /// Who the client of a trusted proxy is could not be told: the last hop that can be told was used, or what
+    /// X-Forwarded-For says where Forwarded says something else.
     ForwardedInvalid = "forwarded_invalid",
     /// The same body field twice with different values.
     BodyFieldRepeated = "body_field_repeated",
-    /// The body is longer than what is looked into.
+    /// The body is longer than what is looked into, or it or the query has more fields than are looked at.
     BodyCapped = "body_capped",
     /// The body could not be decoded as its Content-Encoding or Content-Type says.
     BodyDecodeFailed = "body_decode_failed",

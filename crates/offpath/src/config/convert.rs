@@ -41,6 +41,15 @@ impl Config {
         ] {
             range(key, u64::from(value), 1, 86_400 * 30)?;
         }
+        for (key, value) in [
+            ("stream.window_ahead_max", self.stream.window_ahead_max),
+            ("stream.ack_ahead_max", self.stream.ack_ahead_max),
+        ] {
+            range(key, u64::from(value), 1 << 16, 1 << 30)?;
+        }
+        range("stream.reset_behind_max", u64::from(self.stream.reset_behind_max), 0, 1 << 30)?;
+        range("http.sniff_bytes_max", self.http.sniff_bytes_max as u64, 16, 1 << 20)?;
+        range("http.search_line_bytes_max", self.http.search_line_bytes_max as u64, 64, 1 << 20)?;
         range("http.head_bytes_max", self.http.head_bytes_max as u64, 256, 16 << 20)?;
         range("http.headers_max", self.http.headers_max as u64, 1, 256)?;
         range("http.body_inspect_bytes_max", self.http.body_inspect_bytes_max as u64, 0, 1 << 30)?;
@@ -223,13 +232,18 @@ impl Config {
             held_segments_per_direction_max: s.held_segments_per_direction_max,
             held_bytes_max: (s.held_bytes_max / u64::from(n)).max(1),
             hole_acked_nanos: s.hole_acked_ms.saturating_mul(MS),
+            hole_acked_min_nanos: s.hole_acked_min_ms.saturating_mul(MS),
+            hole_acked_segments: s.hole_acked_segments,
             hole_age_nanos: s.hole_age_ms.saturating_mul(MS),
             hole_stalled_age_nanos: s.hole_stalled_age_ms.saturating_mul(MS),
+            reset_linger_nanos: s.reset_linger_ms.saturating_mul(MS),
+            window_ahead_max: s.window_ahead_max,
+            ack_ahead_max: s.ack_ahead_max,
+            reset_behind_max: s.reset_behind_max,
             embryonic_idle_secs: s.embryonic_idle_secs,
             established_idle_secs: s.established_idle_secs,
             half_closed_idle_secs: s.half_closed_idle_secs,
             closing_idle_secs: s.closing_idle_secs,
-            ..StreamLimits::default()
         }
     }
 
@@ -244,10 +258,11 @@ impl Config {
                 open_transactions_max: share(h.open_transactions_max),
                 early_response_bytes_max: h.early_response_bytes_max,
                 early_response_nanos_max: h.early_response_ms.saturating_mul(MS),
+                sniff_bytes_max: h.sniff_bytes_max,
                 search_bytes_max: h.search_bytes_max,
+                search_line_bytes_max: h.search_line_bytes_max,
                 chunk_line_bytes_max: h.chunk_line_bytes_max,
                 held_bytes_max: share(h.held_bytes_max),
-                ..ProtocolLimits::default()
             },
             proxy_protocol: nets(&self.client.trusted_proxies),
             facts: FactsConfig {

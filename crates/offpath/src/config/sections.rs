@@ -192,7 +192,7 @@ pub(crate) struct ScoreSection {
     pub(crate) cell_error_rate: f64,
     /// Confidence from which a successful login puts the account at risk.
     pub(crate) risk_confidence: u8,
-    /// Failures on one account after which a success puts it at risk.
+    /// Refused guesses on one account after which a success puts it at risk; the same password again is none.
     pub(crate) risk_failures: u32,
     /// Verdicts below this confidence list no signals.
     pub(crate) explain_confidence: u8,
@@ -394,8 +394,12 @@ pub(crate) struct HttpSection {
     pub(crate) early_response_bytes_max: usize,
     /// How long they are held.
     pub(crate) early_response_ms: u64,
+    /// First bytes of a direction within which a start line with an unregistered method must end.
+    pub(crate) sniff_bytes_max: usize,
     /// Bytes searched for a message start on a flow that was never recognised as HTTP.
     pub(crate) search_bytes_max: u64,
+    /// Longest request line found that way.
+    pub(crate) search_line_bytes_max: usize,
     /// Longest chunk-size line.
     pub(crate) chunk_line_bytes_max: u32,
     /// Bytes held by all flows (unfinished heads, held responses).
@@ -417,7 +421,9 @@ impl Default for HttpSection {
             open_transactions_max: l.open_transactions_max,
             early_response_bytes_max: l.early_response_bytes_max,
             early_response_ms: l.early_response_nanos_max / 1_000_000,
+            sniff_bytes_max: l.sniff_bytes_max,
             search_bytes_max: l.search_bytes_max,
+            search_line_bytes_max: l.search_line_bytes_max,
             chunk_line_bytes_max: l.chunk_line_bytes_max,
             held_bytes_max: l.held_bytes_max,
             body_inspect_bytes_max: f.body_inspect_bytes_max,
@@ -511,10 +517,22 @@ pub(crate) struct StreamSection {
     pub(crate) held_segments_per_direction_max: u32,
     /// How long an acknowledged hole waits for bytes that the mirror reordered.
     pub(crate) hole_acked_ms: u64,
+    /// How long an acknowledged hole waits at least.
+    pub(crate) hole_acked_min_ms: u64,
+    /// Further segments of the flow after which it waits no longer than that.
+    pub(crate) hole_acked_segments: u8,
     /// How long an unacknowledged hole waits.
     pub(crate) hole_age_ms: u64,
     /// How long a hole waits while the receiver is seen asking for it.
     pub(crate) hole_stalled_age_ms: u64,
+    /// How long holes may still fill after a RST.
+    pub(crate) reset_linger_ms: u64,
+    /// Furthest believable segment after the next expected byte, in bytes.
+    pub(crate) window_ahead_max: u32,
+    /// Furthest believable acknowledgement after the next expected byte, in bytes.
+    pub(crate) ack_ahead_max: u32,
+    /// Furthest believable RST before the next expected byte, in bytes.
+    pub(crate) reset_behind_max: u32,
     /// Idle time after which a flow expires that is only a handshake.
     pub(crate) embryonic_idle_secs: u32,
     /// Idle time after which an established flow expires.
@@ -536,8 +554,14 @@ impl Default for StreamSection {
             held_bytes_per_direction_max: d.held_bytes_per_direction_max,
             held_segments_per_direction_max: d.held_segments_per_direction_max,
             hole_acked_ms: d.hole_acked_nanos / 1_000_000,
+            hole_acked_min_ms: d.hole_acked_min_nanos / 1_000_000,
+            hole_acked_segments: d.hole_acked_segments,
             hole_age_ms: d.hole_age_nanos / 1_000_000,
             hole_stalled_age_ms: d.hole_stalled_age_nanos / 1_000_000,
+            reset_linger_ms: d.reset_linger_nanos / 1_000_000,
+            window_ahead_max: d.window_ahead_max,
+            ack_ahead_max: d.ack_ahead_max,
+            reset_behind_max: d.reset_behind_max,
             embryonic_idle_secs: d.embryonic_idle_secs,
             established_idle_secs: d.established_idle_secs,
             half_closed_idle_secs: d.half_closed_idle_secs,

@@ -3,7 +3,7 @@
 //! In:  heads as framing found them, body bytes after dechunking. Out: texts, client, session, user,
 //! fingerprint, endpoint and login facts in the transaction.
 //!
-//! Secrets (session values, tokens, passwords, user names in bodies) leave only as keyed hashes; buffers that
+//! Secrets (session values, tokens, passwords, user names in bodies) leave only as keyed hashes; the buffers in here that
 //! held them are wiped. Secret parameters in targets, Referer and Location are replaced by `REDACTED`:
 //! `url.original` equals the target as sent except for those values (which ones: see [`FactsConfig`] and
 //! `target::redact` and `target::hide_segments`).
@@ -120,6 +120,8 @@ offpath_types::counters! {
         facts_body_bytes_decoded_total,
         /// Requests with a GraphQL operation.
         facts_graphql_total,
+        /// Bodies and targets with more fields, or user or password fields, than are looked at (`body_capped`).
+        facts_credentials_capped_total,
         /// Request bodies or queries with a password.
         facts_passwords_total,
     }
@@ -378,6 +380,7 @@ impl Facts {
             }
             if capped {
                 tx.anomalies.insert(Anomaly::BodyCapped);
+                self.counters.facts_credentials_capped_total += 1;
             }
             let words = PathWords::of(tx.text.get(tx.path));
             if password.is_some() {
@@ -624,6 +627,10 @@ impl Facts {
             Param::Caller => caller = caller.or(Some(value)),
         });
         let (user, password) = (self.found.user(), self.found.password());
+        if self.found.capped() {
+            tx.anomalies.insert(Anomaly::BodyCapped);
+            self.counters.facts_credentials_capped_total += 1;
+        }
         if password.is_some() {
             self.counters.facts_passwords_total += 1;
             tx.login.password = password;

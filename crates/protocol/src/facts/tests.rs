@@ -478,6 +478,13 @@ fn compressed_capped_and_broken_bodies() {
     assert_eq!(tx.login.password, password("p"));
     assert_eq!(tx.anomalies.iter().collect::<Vec<_>>(), [Anomaly::BodyCapped]);
     assert_eq!(c.facts_body_bytes_taken_total, 4 << 20);
+    let target = format!("/x?{}", "password=p&".repeat(17));
+    let (mut facts, mut tx) = (facts(), transaction("192.0.2.1"));
+    let head =
+        RequestHead { method: b"GET", target: target.as_bytes(), version: HttpVersion::V11, headers: &[] };
+    facts.request_head(&head, &mut tx);
+    assert!(tx.anomalies.contains(Anomaly::BodyCapped) && tx.login.password == password("p"));
+    assert_eq!(facts.counters().facts_credentials_capped_total, 1);
     let many = "password=p&".repeat(17);
     let (tx, _) = post_pieces("/x", "application/x-www-form-urlencoded", "", &[many.as_bytes()]);
     assert_eq!(tx.anomalies.iter().collect::<Vec<_>>(), [Anomaly::BodyCapped]);

@@ -6,6 +6,7 @@
 use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
 
 use super::framing::Body;
+use super::pairing::HELD_ITEMS_MAX;
 use super::parse::{self, BlankLine, Head, Headers};
 use super::proxy::{self, Preface};
 use super::session::{Death, HeldItem, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
@@ -805,6 +806,9 @@ impl Engine<'_> {
             && let Some(held) = self.s.held.as_deref_mut()
         {
             held.items.push(HeldItem::Gap { len });
+            if held.items.len() > HELD_ITEMS_MAX {
+                self.release_held(true);
+            }
             return;
         }
         self.gap(dir, len, offset);

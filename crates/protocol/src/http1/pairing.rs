@@ -30,7 +30,7 @@ use crate::stage::{Next, Seen, Upgrade, Upgraded};
 const ONE_SIDED_WAIT_NANOS: u64 = 200_000_000;
 
 /// Data pieces and gaps held for one flow: each costs 48 bytes whatever its length.
-const HELD_ITEMS_MAX: usize = 256;
+pub(super) const HELD_ITEMS_MAX: usize = 256;
 
 impl Engine<'_> {
     /// Opens a transaction; returns how the request's body ends.
@@ -225,6 +225,7 @@ impl Engine<'_> {
             self.http.counters.flows_tunnelled_total += 1;
             self.message_end(dir, place.offset, seen, true);
             // What looked like requests behind the CONNECT went through the tunnel.
+            self.http.counters.requests_tunnelled_total += self.s.open.len() as u64;
             self.http.open_requests -= self.s.open.len();
             self.s.open.clear();
             return self.leave(Next::Tunnel);

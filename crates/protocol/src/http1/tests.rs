@@ -934,6 +934,18 @@ fn the_pieces_of_a_held_response_are_bounded() {
     assert_eq!(http.counters().early_responses_held_total, 1);
     assert_eq!(http.counters().early_responses_released_total, 1);
     assert_eq!(out.iter().map(summary).collect::<Vec<_>>(), ["- - 200 0>1000 request_missing"]);
+
+    // Gaps are pieces too.
+    let mut http = Http::new(ProtocolConfig::default(), IdentityKey::new([1; 32]));
+    let mut session = http.open(&flow);
+    feed(&mut http, &mut session, &flow, &data(DOWN, &text[..60], 0, 28, 1000), &mut out);
+    assert!(http.held_bytes() > 0);
+    for n in 0..256 {
+        let at = Timestamp::from_nanos(1_000_000_000);
+        let gap = Event { dir: DOWN, what: What::Gap(1), offset: 64 + n, acked: None, at };
+        feed(&mut http, &mut session, &flow, &gap, &mut out);
+    }
+    assert_eq!((http.held_bytes(), http.counters().early_responses_released_total), (0, 1));
 }
 
 #[test]
