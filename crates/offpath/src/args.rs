@@ -36,7 +36,7 @@ pub(crate) enum Command {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 our failure, 2 wrong usage or configuration, \
-3 input unreadable or damaged (what could be read was still processed and counted).";
+3 input unreadable or damaged (what could be read was still processed and counted), 130 ended by a second signal.";
 
 /// Format of transaction records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

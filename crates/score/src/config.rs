@@ -129,8 +129,8 @@ pub struct ScoreConfig {
     /// Multiplies every signal's points, by name; a signal that is not listed has weight 1, 0 turns it off, and
     /// a name that no signal has does nothing.
     pub weights: Vec<(String, f64)>,
-    /// Verdicts below this confidence list no contributions (unless a policy proposed something), 0..=100;
-    /// verdicts of 0 never do.
+    /// Verdicts below this confidence, 0..=100, and verdicts of 0 list no contributions, unless a policy proposed
+    /// something.
     pub explain_confidence: u8,
 }
 

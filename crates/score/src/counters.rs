@@ -13,7 +13,7 @@ offpath_types::counters! {
         scored_total,
         /// Responses without a request: nobody to rate.
         without_request_total,
-        /// Times at which a transaction was older than the one before it; its time was clamped.
+        /// Transactions handed on at an earlier time than one before them; the clock of scoring stood still.
         clock_backwards_total,
         /// Transactions that tried to log in.
         login_attempts_total,
