@@ -370,6 +370,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_that_failed_is_opened_anew_and_gets_what_it_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::new(AtomicBool::new(false)));
+        let failing = Arc::clone(&disk.1);
+        let db = redb::Builder::new().create_with_backend(disk).unwrap();
+        let path = dir.path().join("state");
+        let config = Arc::new(ReceiverConfig { state_path: Some(path.clone()), ..ReceiverConfig::default() });
+        let state = State::on(db, &config).unwrap();
+        let outputs = Arc::new(Outputs::new(&config.to));
+        let mut applier = Applier::new(Arc::clone(&config), state, outputs, Arc::default());
+        failing.store(true, Ordering::SeqCst);
+        assert_eq!(take(&mut applier, "a").await, (Begun::Fresh, false));
+        assert_eq!(take(&mut applier, "a").await, (Begun::Duplicate, false), "durable in the new store");
+        assert_eq!(take(&mut applier, "b").await, (Begun::Fresh, true));
+        drop(applier);
+        let again = State::open(&config).unwrap();
+        assert!(again.seen("a") && again.seen("b") && !again.seen("c"));
+    }
+
+    #[tokio::test]
     async fn what_is_not_durable_is_never_called_a_duplicate_and_does_not_pile_up() {
         let failing = Arc::new(AtomicBool::new(false));
         let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));

@@ -1,6 +1,7 @@
 //! What should be in force, and which ids were seen: in memory for reading, in a store for the next start.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use offpath_types::Action;
@@ -21,6 +22,13 @@ const IDS_BY_TIME: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("
 const IDS_FORGOTTEN_AT_ONCE: usize = 64;
 /// Ids that may wait for a store that cannot be written. Past it no new decision is taken.
 const IDS_UNWRITTEN_MAX: usize = 1024;
+
+/// Memory that the store may use to cache its file.
+const CACHE_BYTES: usize = 8 << 20;
+
+fn in_memory() -> Result<Database, redb::DatabaseError> {
+    redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())
+}
 
 /// A decision in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +64,9 @@ impl Block {
 // Invariant: `ends` has exactly (expires, key) of each block; `desired` has the action of each block with a net.
 pub(super) struct State {
     db: Database,
+    path: Option<PathBuf>,
+    /// The store failed, and takes nothing more until it is opened anew; `db` may be an empty one in memory.
+    broken: bool,
     pub(super) blocks: BTreeMap<String, Block>,
     ends: BTreeSet<(u64, String)>,
     pub(super) desired: BTreeMap<IpNet, Action>,
@@ -70,10 +81,8 @@ impl State {
     pub(super) fn open(config: &ReceiverConfig) -> Result<Self, String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let db = match &config.state_path {
-            Some(path) => open_store(path, 8 << 20).map_err(|e| text(&e))?,
-            None => redb::Builder::new()
-                .create_with_backend(redb::backends::InMemoryBackend::new())
-                .map_err(|e| text(&e))?,
+            Some(path) => open_store(path, CACHE_BYTES).map_err(|e| text(&e))?,
+            None => in_memory().map_err(|e| text(&e))?,
         };
         Self::on(db, config).map_err(|e| text(&e))
     }
@@ -82,6 +91,8 @@ impl State {
     pub(super) fn on(db: Database, config: &ReceiverConfig) -> Result<Self, Box<dyn std::error::Error>> {
         let mut state = Self {
             db,
+            path: config.state_path.clone(),
+            broken: false,
             blocks: BTreeMap::new(),
             ends: BTreeSet::new(),
             desired: BTreeMap::new(),
@@ -173,17 +184,38 @@ impl State {
 
     /// Tells whether `id` has to wait for the store: it was noted and is not durable, or too many like it are not.
     pub(super) fn held_up(&mut self, id: &str) -> bool {
-        (self.new_ids.contains(id) || self.new_ids.len() >= IDS_UNWRITTEN_MAX) && self.commit().is_err()
+        // Before anything is looked up in it.
+        let broken = self.broken && self.commit().is_err();
+        let waits = self.new_ids.contains(id) || self.new_ids.len() >= IDS_UNWRITTEN_MAX;
+        waits && (broken || self.commit().is_err())
     }
 
     /// Writes what changed since the last time, durably, in one commit. On failure it is kept for the next.
     pub(super) fn commit(&mut self) -> Result<(), String> {
+        if self.broken {
+            self.reopen()?;
+        }
         if self.changed.is_empty() && self.new_ids.is_empty() {
             return Ok(());
         }
-        self.write().map_err(|e| e.to_string())?;
+        self.write().map_err(|e| {
+            self.broken = true;
+            e.to_string()
+        })?;
         self.changed.clear();
         self.new_ids.clear();
+        Ok(())
+    }
+
+    /// Opens the store anew: after a failed write it takes nothing more. What is in force is in memory.
+    fn reopen(&mut self) -> Result<(), String> {
+        let Some(path) = &self.path else { return Err("the store in memory failed".to_owned()) };
+        // The file is locked until the old store is gone.
+        self.db = in_memory().map_err(|e| e.to_string())?;
+        self.db = open_store(path, CACHE_BYTES).map_err(|e| e.to_string())?;
+        self.load().map_err(|e| e.to_string())?;
+        self.broken = false;
+        tracing::info!("the receiver's state was opened anew");
         Ok(())
     }
 
