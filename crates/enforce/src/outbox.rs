@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -91,6 +91,14 @@ fn store(e: impl Into<redb::Error>) -> OutboxError {
     OutboxError::Store(Box::new(e.into()))
 }
 
+/// Memory that a store may use to cache its file.
+pub(crate) const CACHE_BYTES: usize = 8 << 20;
+
+/// Makes a store that is lost with the process.
+pub(crate) fn in_memory() -> Result<Database, redb::DatabaseError> {
+    redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())
+}
+
 /// Opens or makes a store that only its owner can read.
 pub(crate) fn open_store(path: &Path, cache_bytes: usize) -> Result<Database, OutboxError> {
     let file =
@@ -104,12 +112,26 @@ pub(crate) struct Outbox {
     db: Database,
     names: Vec<String>,
     next_parked: u64,
+    path: Option<PathBuf>,
+    /// A commit failed: the store takes nothing more until it is opened anew.
+    broken: bool,
 }
 
 impl Outbox {
     /// Opens the outbox at `path` for targets called `names`.
     pub(crate) fn open(path: &Path, names: Vec<String>) -> Result<Self, OutboxError> {
-        Self::on(open_store(path, 8 << 20)?, names)
+        let outbox = Self::on(open_store(path, CACHE_BYTES)?, names)?;
+        Ok(Self { path: Some(path.to_owned()), ..outbox })
+    }
+
+    /// Opens the file anew. Rows of the commit that failed are not in it.
+    fn reopen(&mut self) -> Result<(), OutboxError> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        // The file is locked until the old store is gone.
+        self.db = in_memory().map_err(store)?;
+        *self = Self::open(&path, self.names.clone())?;
+        tracing::info!("the outbox was opened anew");
+        Ok(())
     }
 
     /// Keeps the outbox in `db`.
@@ -122,7 +144,7 @@ impl Outbox {
             next_parked = parked.last().map_err(store)?.map_or(0, |(k, _)| k.value() + 1);
         }
         txn.commit().map_err(store)?;
-        Ok(Self { db, names, next_parked })
+        Ok(Self { db, names, next_parked, path: None, broken: false })
     }
 
     /// Returns, per target, how many rows wait, and the lowest sequence number that is free everywhere.
@@ -177,7 +199,18 @@ impl Outbox {
     }
 
     /// Writes new rows and removes ended ones, durably, in one commit.
+    ///
+    /// After a failure the file is opened anew by the next commit.
     pub(crate) fn commit(&mut self, new: &[(usize, Row)], ended: &[Ended]) -> Result<(), OutboxError> {
+        if self.broken {
+            self.reopen()?;
+        }
+        let written = self.write(new, ended);
+        self.broken = written.is_err();
+        written
+    }
+
+    fn write(&mut self, new: &[(usize, Row)], ended: &[Ended]) -> Result<(), OutboxError> {
         let txn = self.db.begin_write().map_err(store)?;
         let mut next_parked = self.next_parked;
         {
@@ -265,5 +298,40 @@ pub(crate) mod testing {
         fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
             self.0.write(offset, data)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::testing::FailingDisk;
+    use super::*;
+
+    #[test]
+    fn an_outbox_that_failed_is_opened_anew_by_the_next_commit() {
+        let failing = Arc::new(AtomicBool::new(false));
+        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
+        let db = redb::Builder::new().create_with_backend(disk).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outbox");
+        let mut outbox = Outbox::on(db, vec!["t".to_owned()]).unwrap();
+        outbox.path = Some(path.clone());
+        let row = |seq| Row {
+            seq,
+            id: "d".into(),
+            entity: 0,
+            body: "{}".into(),
+            accepted_ms: 1,
+            expires_ms: 0,
+            offered: None,
+            attempts: 0,
+        };
+        failing.store(true, Ordering::SeqCst);
+        assert!(outbox.commit(&[(0, row(1))], &[]).is_err());
+        outbox.commit(&[(0, row(2))], &[]).unwrap();
+        drop(outbox);
+        let again = Outbox::open(&path, vec!["t".to_owned()]).unwrap();
+        assert_eq!(again.survey().unwrap(), (vec![1], 3), "the row of the commit that failed is not there");
     }
 }

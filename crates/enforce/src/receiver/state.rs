@@ -11,7 +11,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use super::{BlockRecord, ReceiverConfig};
-use crate::outbox::open_store;
+use crate::outbox::{CACHE_BYTES, in_memory, open_store};
 use crate::record::rfc3339;
 use crate::{DecisionRecord, clock};
 
@@ -22,13 +22,6 @@ const IDS_BY_TIME: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("
 const IDS_FORGOTTEN_AT_ONCE: usize = 64;
 /// Ids that may wait for a store that cannot be written. Past it no new decision is taken.
 const IDS_UNWRITTEN_MAX: usize = 1024;
-
-/// Memory that the store may use to cache its file.
-const CACHE_BYTES: usize = 8 << 20;
-
-fn in_memory() -> Result<Database, redb::DatabaseError> {
-    redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new())
-}
 
 /// A decision in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
