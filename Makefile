@@ -112,6 +112,17 @@ bench-peers: build ## Suricata and tcpdump on the same capture in the same run
 	$(SUDO) crates/testkit/lab/install-suricata.sh
 	crates/testkit/lab/bench-peers.sh $(OFFPATH) $(TESTKIT)
 
+.PHONY: bench-scale
+bench-scale: build ## CPU per packet and memory from 1000 to 1 000 000 open flows: table and picture
+	$(call need,python3)
+	crates/testkit/lab/bench-scale.py $(OFFPATH) $(TESTKIT) docs/reference/benchmarks
+
+.PHONY: bench-live
+bench-live: build ## drop curves of Offpath and Suricata at rising packet rates: table and picture (needs root, a calm machine)
+	$(call need,iproute2 python3 tcpreplay util-linux)
+	$(SUDO) crates/testkit/lab/install-suricata.sh
+	$(SUDO) crates/testkit/lab/bench-live.py $(abspath $(OFFPATH)) $(abspath $(TESTKIT)) docs/reference/benchmarks
+
 .PHONY: fuzz-smoke
 fuzz-smoke: ## 30 seconds per fuzz target (needs a nightly compiler and cargo-fuzz)
 	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly"; exit 1; }

@@ -730,7 +730,8 @@ mod tests {
             let mut reader = PcapReader::new(&a.input[..]).unwrap();
             let (mut frames, mut last) = (0, Timestamp::ZERO);
             while let Some(record) = reader.next_record().unwrap() {
-                assert!(record.time >= last, "{}", a.name);
+                // One is about a clock that is set back.
+                assert!(record.time >= last || a.name == "mirror-clock-step-back", "{}", a.name);
                 last = record.time;
                 frames += 1;
             }

@@ -13,12 +13,12 @@ const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100
 /// Packet time between two frames of the flood: a million a second.
 const STEP_NANOS: u64 = 1000;
 
-/// Writes `flows` connections with a request before the flood of `syns` SYNs and one after it; returns the
-/// number of frames. Every connection is left open: `2 × flows` transactions must come out.
+/// Writes `flows` connections with a request before the flood of `syns` SYNs and `rounds - 1` after it; returns the
+/// number of frames. Every connection is left open: `rounds × flows` transactions must come out.
 ///
 /// # Errors
 /// What `out` answers.
-pub fn write<W: Write>(out: W, flows: u32, syns: u32) -> io::Result<u64> {
+pub fn write<W: Write>(out: W, flows: u32, syns: u32, rounds: u32) -> io::Result<u64> {
     let mut pcap = PcapWriter::new(out, PcapFormat::new(Link::Ethernet.number()))?;
     let mut time = Timestamp::from_parts(1_767_600_000, 0);
     let mut frames = 0;
@@ -26,7 +26,7 @@ pub fn write<W: Write>(out: W, flows: u32, syns: u32) -> io::Result<u64> {
         frames += 1;
         pcap.write(time, &frame)
     };
-    for round in 0..2u32 {
+    for round in 0..rounds {
         for flow in 0..flows {
             for frame in exchange(flow, round) {
                 time = time.plus_nanos(STEP_NANOS);
@@ -51,10 +51,12 @@ fn exchange(flow: u32, round: u32) -> Vec<Vec<u8>> {
     let [_, b, c, d] = (flow / 50 + 1).to_be_bytes();
     let client = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, b, c, d)), 20_000 + (flow % 50) as u16);
     let request =
-        format!("GET /r{round}/{flow:08} HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: flood-test\r\n\r\n");
+        // One digit, so that all requests of a connection have the same length.
+        format!("GET /r{}/{flow:08} HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: flood-test\r\n\r\n", round % 10);
     let response = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let (asked, answered) = (request.len() as u32, response.len() as u32);
-    let (c0, s0) = (1000 + round * asked, 5000 + round * answered);
+    let (c0, s0) =
+        (1000u32.wrapping_add(round.wrapping_mul(asked)), 5000u32.wrapping_add(round.wrapping_mul(answered)));
     let push = flags::PSH | flags::ACK;
     let mut frames = Vec::with_capacity(5);
     if round == 0 {
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn a_flood_has_the_frames_it_says() {
         let mut bytes = Vec::new();
-        assert_eq!(write(&mut bytes, 10, 100).unwrap(), 10 * 4 + 100 + 10 * 2);
+        assert_eq!(write(&mut bytes, 10, 100, 2).unwrap(), 10 * 4 + 100 + 10 * 2);
         let mut reader = crate::PcapReader::new(&bytes[..]).unwrap();
         let mut count = 0;
         while reader.next_record().unwrap().is_some() {

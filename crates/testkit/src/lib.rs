@@ -15,6 +15,7 @@ pub mod impair;
 pub mod measure;
 pub mod packet_builder;
 pub mod pcap_file;
+pub mod plot;
 pub mod rng;
 pub mod shop;
 pub mod traffic;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use offpath_testkit::impair::{Impairment, Kept, impair_file};
 use offpath_testkit::shop::{LoginStyle, ShopOptions};
 use offpath_testkit::traffic::{Scenario, Traffic, TrafficOptions};
-use offpath_testkit::{captures, flood, measure, shop};
+use offpath_testkit::{captures, flood, measure, plot, shop};
 use offpath_types::Direction;
 
 /// Makes and impairs captures with known truth, measures what Offpath found in them, and runs a shop.
@@ -85,9 +85,19 @@ enum Command {
         /// SYNs from as many addresses and ports.
         #[arg(long, default_value_t = 5_000_000)]
         syns: u32,
-        /// Capture file to write.
+        /// Requests of each connection; those of a round come before those of the next.
+        #[arg(long, default_value_t = 2)]
+        rounds: u32,
+        /// Capture file to write; `-` is standard output.
         #[arg(long)]
         out: PathBuf,
+    },
+    /// Draws a line chart, described in JSON, as SVG.
+    Plot {
+        /// The chart: `{"title", "x", "y", "log_x", "series": [{"name", "points": [[x, y], …]}, …]}`.
+        input: PathBuf,
+        /// The picture to write.
+        output: PathBuf,
     },
     /// Prints the password of one of the demo shop's customers.
     Password {
@@ -230,9 +240,21 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Shop(args) => run_shop(&args),
-        Command::Flood { flows, syns, out } => {
-            let file = BufWriter::new(File::create(&out).with_context(|| out.display().to_string())?);
-            flood::write(file, flows, syns).context("flood").map(drop)
+        Command::Flood { flows, syns, rounds, out } => {
+            let file: Box<dyn io::Write> = if out.as_os_str() == "-" {
+                Box::new(io::stdout())
+            } else {
+                Box::new(File::create(&out).with_context(|| out.display().to_string())?)
+            };
+            flood::write(BufWriter::with_capacity(1 << 20, file), flows, syns, rounds)
+                .context("flood")
+                .map(drop)
+        }
+        Command::Plot { input, output } => {
+            let text = std::fs::read_to_string(&input).with_context(|| input.display().to_string())?;
+            let chart = serde_json::from_str(&text).with_context(|| input.display().to_string())?;
+            let picture = plot::svg(&chart).context("no chart: it needs series with names and points")?;
+            std::fs::write(&output, picture).with_context(|| output.display().to_string())
         }
         Command::Password { user } => {
             println!("{}", shop::password_of(&user).context("no such customer")?);

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Drop curves: the same capture over a veth pair at rising rates, into `offpath attach` and into Suricata.
+
+Both get the same interface, the same two cores and the same memory for their rings, one after the other; the sender
+(tcpreplay) runs on the other cores where there are any, else on the same two, and what it really sent is what counts.
+Offered and dropped packets are the kernel's counts of each program. Needs root. Usage:
+bench-live.py OFFPATH TESTKIT OUTPUT_FOLDER [SECONDS] [RATE…]
+"""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+offpath, testkit, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 8.0
+rates = [int(r) for r in sys.argv[5:]] or [20_000, 50_000, 100_000, 150_000, 200_000, 300_000, 400_000, 600_000]
+RING_MIB, SPACE = 64, "opb-live"
+work = tempfile.TemporaryDirectory(prefix="offpath-live.")
+root = pathlib.Path(work.name)
+cores = sorted(os.sched_getaffinity(0))
+sensor_cores, sender_cores = cores[:2], cores[2:] or cores[:2]
+
+
+def sh(*words, **options):
+    return subprocess.run([str(w) for w in words], check=True, **options)
+
+
+def pinned(on, *words):
+    return ["ip", "netns", "exec", SPACE, "taskset", "-c", ",".join(map(str, on)), *[str(w) for w in words]]
+
+
+def suricata_config():
+    text = pathlib.Path("/etc/suricata/suricata.yaml").read_text()
+    outputs = ("outputs:\n  - eve-log:\n      enabled: yes\n      filetype: regular\n      filename: eve.json\n      types:\n"
+               "        - http:\n            extended: yes\n")
+    text = re.sub(r"(?ms)^outputs:\n.*?(?=^[a-z][a-z0-9-]*:)", outputs, text, count=1)
+    block = 1 << 20
+    ring = (f"af-packet:\n  - interface: live1\n    threads: 2\n    cluster-id: 99\n    cluster-type: cluster_flow\n    defrag: yes\n"
+            f"    use-mmap: yes\n    tpacket-v3: yes\n    block-size: {block}\n    ring-size: {RING_MIB * (1 << 20) // 1600}\n\n")
+    text = re.sub(r"(?ms)^af-packet:\n.*?(?=^[a-z][a-z0-9-]*:)", ring, text, count=1)
+    (root / "suricata.yaml").write_text(text)
+
+
+def replay(rate):
+    """Sends at `rate` packets a second for `seconds`; returns the rate that was reached."""
+    out = sh(*pinned(sender_cores, "tcpreplay", "-i", "live0", "--preload-pcap", f"--pps={rate}", f"--duration={int(seconds)}",
+                     "--loop=0", root / "traffic.pcap"), capture_output=True, text=True).stdout
+    sent, took = re.search(r"Actual: (\d+) packets .* sent in ([\d.]+) seconds", out).groups()
+    return int(sent) / float(took)
+
+
+def with_offpath(rate):
+    stats = root / "stats.json"
+    child = subprocess.Popen(pinned(sensor_cores, offpath, "attach", "-i", "live1", "--workers", 2, "--ring-mib", RING_MIB,
+                                    "--user", "", "--stats", stats, "--transactions", root / "tx.jsonl"),
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OFFPATH_STATE_DIR": str(root / "state")})
+    for line in child.stderr:
+        if "attached to" in line:
+            break
+    reached = replay(rate)
+    child.send_signal(signal.SIGTERM)
+    child.stderr.read()
+    if child.wait():
+        sys.exit("offpath failed")
+    capture = json.loads(stats.read_text())["capture"]
+    return reached, capture["kernel_dropped"] / max(1, capture["kernel_received"])
+
+
+def with_suricata(rate):
+    for old in ["eve.json", "suricata.log", "out.log"]:
+        (root / old).unlink(missing_ok=True)
+    with open(root / "out.log", "w") as log:
+        child = subprocess.Popen(pinned(sensor_cores, "suricata", "--af-packet=live1", "--runmode", "workers", "-c",
+                                        root / "suricata.yaml", "-S", "/dev/null", "-k", "none", "-l", root, "-v"),
+                                 stdout=log, stderr=log)
+    for _ in range(600):
+        time.sleep(0.1)
+        if "Engine started" in (root / "out.log").read_text():
+            break
+    reached = replay(rate)
+    child.send_signal(signal.SIGTERM)
+    child.wait()
+    said = re.findall(r"packets: (\d+), drops: (\d+)", (root / "out.log").read_text())
+    if not said:
+        sys.exit("suricata said nothing of drops:\n" + (root / "out.log").read_text()[-2000:])
+    packets, drops = (sum(int(x[i]) for x in said) for i in (0, 1))
+    # Suricata counts dropped packets among the received ones, as the kernel does.
+    return reached, drops / max(1, packets)
+
+
+sh(testkit, "traffic", "--transactions", 60000, "--bytes", "100MB", "--seed", 1, "--out", root / "traffic.pcap", "--truth",
+   root / "truth.jsonl")
+subprocess.run(["ip", "netns", "del", SPACE], stderr=subprocess.DEVNULL)
+sh("ip", "netns", "add", SPACE)
+try:
+    sh("ip", "-n", SPACE, "link", "add", "live0", "type", "veth", "peer", "name", "live1")
+    for name in ["live0", "live1"]:
+        sh("ip", "-n", SPACE, "link", "set", name, "mtu", 9000, "up")
+    suricata_config()
+    curves = {"offpath attach": with_offpath, "Suricata 7": with_suricata}
+    series, rows = [], []
+    for name, measure in curves.items():
+        points = []
+        for rate in rates:
+            reached, share = measure(rate)
+            points.append([reached, share * 100])
+            rows.append((name, rate, reached, share * 100))
+            print(f"{name:<15} asked {rate:>8} reached {reached:>9.0f} packets a second, dropped {share * 100:6.2f} %", flush=True)
+            if reached < 0.7 * rate:
+                # The sender is at its end.
+                break
+        series.append({"name": name, "points": points})
+finally:
+    subprocess.run(["ip", "netns", "del", SPACE])
+folder.mkdir(parents=True, exist_ok=True)
+chart = {"title": "Packets dropped over the rate offered", "x": "packets a second", "y": "% dropped", "series": series}
+(root / "chart.json").write_text(json.dumps(chart))
+sh(testkit, "plot", root / "chart.json", folder / "live-drops.svg")
+table = "| program | packets a second asked | reached | dropped |\n|---|---|---|---|\n"
+table += "".join(f"| {name} | {rate} | {reached:.0f} | {share:.2f} % |\n" for name, rate, reached, share in rows)
+where = "cores of its own" if cores[2:] else "the same two cores"
+(folder / "live-drops.md").write_text(
+    "# Live drops\n\nMade by `make bench-live`; see [the benchmarks](README.md). The sender ran on "
+    f"{where}.\n\n![Packets dropped over the rate offered](live-drops.svg)\n\n{table}")
