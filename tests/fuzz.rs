@@ -8,7 +8,7 @@ use crate::support::root;
 type Body = fn(&[u8]);
 
 /// Each target and its body.
-const TARGETS: [(&str, Body); 12] = [
+const TARGETS: [(&str, Body); 13] = [
     ("body_fields", offpath_protocol::facts::fuzz_body_fields),
     ("condition", offpath_score::fuzz_condition),
     ("config", offpath::fuzz_config),
@@ -21,6 +21,7 @@ const TARGETS: [(&str, Body); 12] = [
     ("tls_records", offpath_protocol::fuzz_tls_records),
     ("webhook_body", offpath_enforce::fuzz_webhook_body),
     ("webhook_headers", offpath_enforce::fuzz_webhook_headers),
+    ("websocket_frames", offpath_protocol::fuzz_websocket_frames),
 ];
 
 #[test]

@@ -143,11 +143,12 @@ impl Ledger {
                 p.bytes_in_total,
             ));
             list.push((
-                "bytes taken by parsers = heads + bodies + framing + skipped",
+                "bytes taken by parsers = heads + bodies + framing + WebSocket + skipped",
                 p.bytes_in_total,
                 p.bytes_head_total
                     + p.bytes_body_total
                     + p.bytes_framing_total
+                    + p.bytes_websocket_total
                     + p.skipped_bytes_not_http_total
                     + p.skipped_bytes_search_total
                     + p.skipped_bytes_bypassed_total

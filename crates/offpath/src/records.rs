@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Span, Transaction, Verdict};
+use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Pace, Span, Transaction, Verdict};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::args::Format;
@@ -96,9 +96,13 @@ impl RecordWriter {
             out.extend_from_slice(b",\"response\":{\"status_code\":");
             push_number(u64::from(status), out);
             push_member(b"mime_type", tx, tx.response_content_type, out);
-            out.extend_from_slice(b",\"body\":{\"bytes\":");
-            push_number(tx.response_body_bytes, out);
-            out.extend_from_slice(b"}}");
+            // A stream's length is not known yet.
+            if tx.pace != Pace::Streamed {
+                out.extend_from_slice(b",\"body\":{\"bytes\":");
+                push_number(tx.response_body_bytes, out);
+                out.push(b'}');
+            }
+            out.push(b'}');
         }
         out.push(b'}');
         if tx.has_request() {
@@ -165,8 +169,10 @@ impl RecordWriter {
             out.extend_from_slice(b",\"status\":");
             push_number(u64::from(status), out);
         }
-        out.extend_from_slice(b",\"length\":");
-        push_number(tx.response_body_bytes, out);
+        if tx.pace != Pace::Streamed {
+            out.extend_from_slice(b",\"length\":");
+            push_number(tx.response_body_bytes, out);
+        }
         out.extend_from_slice(b"},\"offpath\":{");
         push_offpath(tx, None, out);
     }
@@ -215,6 +221,12 @@ fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec
     out.push(b']');
     if tx.client_forwarded {
         out.extend_from_slice(b",\"client_forwarded\":true");
+    }
+    if let Some(pace) = tx.pace.name() {
+        push_key("pace", out);
+        out.push(b'"');
+        out.extend_from_slice(pace.as_bytes());
+        out.push(b'"');
     }
     if tx.interim_responses > 0 {
         out.extend_from_slice(b",\"interim_responses\":");

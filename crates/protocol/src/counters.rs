@@ -5,7 +5,7 @@ use offpath_types::{Anomalies, Anomaly};
 offpath_types::counters! {
     /// What became of every byte and message. Books that balance once all sessions are closed:
     ///
-    /// - `bytes_in_total` = `bytes_head_total` + `bytes_body_total` + `bytes_framing_total` + every
+    /// - `bytes_in_total` = `bytes_head_total` + `bytes_body_total` + `bytes_framing_total` + `bytes_websocket_total` + every
     ///   `skipped_bytes_*_total` (while sessions are open: + bytes held in their buffers);
     /// - `gap_bytes_total` = `gap_bytes_body_total` + `gap_bytes_lost_total` + `gap_bytes_ignored_total`;
     /// - `transactions_total` = `transactions_complete_total` + `transactions_incomplete_total`
@@ -41,6 +41,8 @@ offpath_types::counters! {
         bytes_body_total,
         /// Bytes of chunk framing, trailers, empty lines between messages, PROXY prefaces, SOCKS handshakes.
         bytes_framing_total,
+        /// Bytes of WebSocket frames.
+        bytes_websocket_total,
         /// Bytes of flows that are not HTTP/1, up to and after giving up.
         skipped_bytes_not_http_total,
         /// Bytes passed over while looking for a message start.
@@ -87,6 +89,32 @@ offpath_types::counters! {
         early_responses_released_total,
         /// Pairings established again after a gap.
         repaired_total,
+        /// Event streams (`text/event-stream`), handed on at their heads.
+        event_streams_total,
+        /// Responses that the server held back for 5 s or more: long polls.
+        long_polls_total,
+        /// Flows that became WebSocket connections.
+        flows_websocket_total,
+        /// WebSocket messages of clients.
+        websocket_messages_to_server_total,
+        /// WebSocket messages of servers.
+        websocket_messages_to_client_total,
+        /// Of both, those compressed (permessage-deflate).
+        websocket_messages_compressed_total,
+        /// WebSocket pings, pongs and closes.
+        websocket_control_frames_total,
+        /// Of those, closes.
+        websocket_closes_total,
+        /// Of those, with another code than 1000 (normal) or 1001 (going away).
+        websocket_closes_abnormal_total,
+        /// Frames that a client did not mask, or a server did.
+        websocket_masks_wrong_total,
+        /// Frames that go on with a message that has not begun, or begin one within another.
+        websocket_frames_out_of_order_total,
+        /// Frames that are none: the counting of their direction ends there.
+        websocket_frames_invalid_total,
+        /// Directions of WebSocket connections whose counting ended early, by such a frame or a gap.
+        websocket_directions_lost_total,
     }
 }
 

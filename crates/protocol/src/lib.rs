@@ -15,6 +15,7 @@ mod http2;
 mod ident;
 mod stage;
 mod tls;
+mod websocket;
 
 pub use config::{ProtocolConfig, ProtocolLimits};
 pub use counters::{AnomalyCounts, ProtocolCounters};
@@ -23,3 +24,4 @@ pub use http2::{bench_hpack_blocks, fuzz_hpack_block};
 pub use stage::{Http, Session};
 pub use tls::{DecryptCounters, KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore};
 pub use tls::{fuzz_keylog, fuzz_tls_records};
+pub use websocket::fuzz_websocket_frames;

@@ -33,6 +33,7 @@ use self::undecided::Undecided;
 use crate::facts::Facts;
 use crate::http1::{self, Searcher};
 use crate::ident::FlowNames;
+use crate::websocket::WebSocket;
 use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
 
 /// Layers that a flow may go through. A tunnel in a tunnel in a tunnel is somebody's trick: past it, bypassed.
@@ -71,6 +72,7 @@ enum Layer {
     Http1(http1::Session),
     /// The first bytes may still be another protocol's.
     Undecided(Box<Undecided>),
+    WebSocket(Box<WebSocket>),
     Opaque(Opaque),
 }
 
@@ -153,7 +155,6 @@ pub(crate) enum Next {
 }
 
 /// A transaction that switched protocols, not yet emitted.
-#[expect(dead_code, reason = "for the layers that it upgrades to")]
 pub(crate) struct Upgraded {
     pub(crate) to: Upgrade,
     pub(crate) tx: Transaction,
@@ -213,7 +214,7 @@ impl Layer {
         match self {
             Self::Http1(http1) => http1.leaving.take(),
             Self::Undecided(undecided) => undecided.leaving.take(),
-            Self::Opaque(_) => None,
+            Self::WebSocket(_) | Self::Opaque(_) => None,
         }
     }
 }
@@ -275,7 +276,7 @@ impl Http {
         match &mut s.layer {
             Layer::Http1(http1) => http1.mark(dir, Anomaly::OverlapConflict),
             Layer::Undecided(undecided) => undecided.pending[dir.index()].insert(Anomaly::OverlapConflict),
-            Layer::Opaque(_) => {}
+            Layer::WebSocket(_) | Layer::Opaque(_) => {}
         }
     }
 
@@ -285,6 +286,7 @@ impl Http {
         match &s.layer {
             Layer::Http1(http1) => http1.wants(dir),
             Layer::Undecided(_) => true,
+            Layer::WebSocket(websocket) => websocket.wants(dir),
             Layer::Opaque(_) => false,
         }
     }
@@ -303,6 +305,7 @@ impl Http {
                     self.pass(undecided.context.inside(), undecided.rest.len());
                     (Kind::Unknown, undecided.context.carried)
                 }
+                Layer::WebSocket(websocket) => (websocket.kind, Kind::Unknown),
                 Layer::Opaque(opaque) => (opaque.kind, Kind::Unknown),
             };
             // What was held until now may have shown another protocol.
@@ -411,6 +414,10 @@ impl Http {
                 self.held_bytes += undecided.rest.len();
                 undecided.leaving.take()
             }
+            Layer::WebSocket(websocket) => {
+                websocket.chunk(dir, chunk, &mut self.counters);
+                None
+            }
             Layer::Opaque(opaque) => {
                 let bypassed = opaque.bypassed;
                 match chunk {
@@ -459,9 +466,13 @@ impl Http {
     ) -> Layer {
         let carried = context.carried;
         match next {
-            Next::Upgraded(Upgraded { tx, has_request, .. }) => {
+            Next::Upgraded(Upgraded { to, tx, has_request, requests }) => {
                 let seen = if has_request { Seen::Both } else { Seen::Response };
                 self.emit(&mut context, flow, now, tx, seen, out);
+                if to == Upgrade::WebSocket {
+                    self.counters.flows_websocket_total += 1;
+                    return Layer::WebSocket(Box::new(WebSocket::new(requests, carried)));
+                }
                 Layer::Opaque(Opaque { kind: carried, bypassed: true })
             }
             _ if context.depth >= LAYERS_MAX => Layer::Opaque(Opaque { kind: carried, bypassed: true }),

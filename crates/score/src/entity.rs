@@ -90,7 +90,7 @@ impl Entity {
                 self.timing.tick(now);
             }
             RequestKind::Call => self.timing.tick(now),
-            RequestKind::Login => {}
+            RequestKind::Login | RequestKind::Waiting => {}
         }
     }
 }
@@ -106,6 +106,8 @@ pub(crate) enum RequestKind {
     Call,
     /// A login attempt.
     Login,
+    /// A long poll or an event stream: when it ends is the server's choice.
+    Waiting,
 }
 
 /// Mean and variance of the intervals between requests, the last 32 or so weighing most.
@@ -391,6 +393,15 @@ mod tests {
         assert!((mean - 0.1).abs() < 1e-3 && cv < 0.01, "{mean} {cv}");
         e.request(t.plus_secs(7200), RequestKind::Asset);
         assert_eq!((e.requests[H10S], e.assets), (1.0, 1.0));
+    }
+
+    #[test]
+    fn long_polls_have_no_rhythm() {
+        let t = Timestamp::from_parts(1000, 0);
+        let mut e = Entity::new(t);
+        (0..40).for_each(|i| e.request(t.plus_secs(30 * i), RequestKind::Waiting));
+        assert!(e.timing.rhythm().is_none());
+        assert_eq!((e.pages, e.assets), (0.0, 0.0));
     }
 
     #[test]

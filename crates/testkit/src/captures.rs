@@ -225,7 +225,7 @@ fn http() -> Result<Vec<Capture>, DialogueError> {
                 ">>>\nGET /socket HTTP/1.1\nHost: shop.example\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n\n<<<\nHTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n\\x81\\x05hello\\\n>>>\n\\x81\\x85\\x00\\x00\\x00\\x00hello\\\n",
             )?,
             "a WebSocket handshake, the first frame in the segment of the 101.",
-            "one transaction: GET /socket 101, anomaly upgraded; the frames are not parsed as HTTP.",
+            "one transaction: GET /socket 101, anomaly upgraded; the frames are counted, not parsed as HTTP.",
         ),
         ethernet(
             "http1-obs-fold-bare-lf",

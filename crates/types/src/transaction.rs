@@ -227,6 +227,29 @@ pub enum BodyHint {
     Failure,
 }
 
+/// When a response came, where that was the server's choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pace {
+    /// As soon as it could.
+    #[default]
+    AtOnce,
+    /// It was held back until there was something to say, or too long: a long poll.
+    Held,
+    /// It is an event stream; the transaction ends with its head.
+    Streamed,
+}
+
+impl Pace {
+    /// Returns the name used in records, where there is something to say.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::AtOnce => None,
+            Self::Held => Some("held"),
+            Self::Streamed => Some("streamed"),
+        }
+    }
+}
+
 /// What a transaction shows of a login attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoginFacts {
@@ -296,8 +319,10 @@ pub struct Transaction {
     pub request_body_bytes: u64,
     /// Response body bytes after dechunking, before decompression.
     pub response_body_bytes: u64,
-    /// Both messages were seen whole.
+    /// Both messages were seen whole; of an event stream, the request and the head.
     pub complete: bool,
+    /// When the response came.
+    pub pace: Pace,
     /// What was odd.
     pub anomalies: Anomalies,
     /// The client, after trusted proxies.
@@ -351,6 +376,7 @@ impl Transaction {
             request_body_bytes: 0,
             response_body_bytes: 0,
             complete: false,
+            pace: Pace::AtOnce,
             anomalies: Anomalies::default(),
             client: flow.client().host,
             client_forwarded: false,

@@ -42,7 +42,7 @@ pub use config::FactsConfig;
 pub use pointer::{FieldError, check_fields};
 
 use offpath_types::{
-    Anomaly, HttpVersion, IdentityKey, RedirectClass, Span, TextArena, Timestamp, Transaction,
+    Anomaly, HttpVersion, IdentityKey, Pace, RedirectClass, Span, TextArena, Timestamp, Transaction,
 };
 
 use crate::head::{Header, RequestHead, ResponseHead};
@@ -335,7 +335,12 @@ impl Facts {
             tx.location = tx.text.push(&self.target);
         }
         if let Some(content_type) = content_type {
-            tx.response_content_type = self.push(body::media_type(content_type), TYPE_BYTES_MAX, tx);
+            let media = body::media_type(content_type);
+            // HTML §9.2.5.
+            if media.eq_ignore_ascii_case(b"text/event-stream") && !body_empty {
+                tx.pace = Pace::Streamed;
+            }
+            tx.response_content_type = self.push(media, TYPE_BYTES_MAX, tx);
         }
         let login = tx.login.password.is_some() || (tx.login.path_looks_like_login && is_post(tx));
         if !login || body_empty || matches!(head.status, 300..=399) {

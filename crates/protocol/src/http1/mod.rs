@@ -21,7 +21,7 @@ use offpath_types::{Anomaly, Chunk, Direction, FlowInfo, IdentityKey, Timestamp,
 
 use self::engine::Engine;
 pub(crate) use self::session::Session;
-use self::session::State;
+use self::session::{Owner, State};
 pub(crate) use self::sniff::Searcher;
 use crate::stage::{Http, Kind};
 use crate::{ProtocolConfig, ProtocolCounters};
@@ -42,7 +42,11 @@ impl Session {
 
     /// Marks the message of `dir` that is in progress, or the next.
     pub(crate) fn mark(&mut self, dir: Direction, anomaly: Anomaly) {
-        let open = if dir == self.request_dir() { self.request_mut() } else { self.owner_mut() };
+        let request = dir == self.request_dir();
+        if !request && self.owner == Owner::Streamed {
+            return;
+        }
+        let open = if request { self.request_mut() } else { self.owner_mut() };
         match open {
             Some(open) => open.tx.anomalies.insert(anomaly),
             None => self.halves[dir.index()].pending.insert(anomaly),
@@ -87,7 +91,7 @@ fn assert_balanced(c: &ProtocolCounters) {
         c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
     assert_eq!(
         c.bytes_in_total,
-        c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + skipped,
+        c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + c.bytes_websocket_total + skipped,
         "bytes: {c:?}"
     );
     assert_eq!(

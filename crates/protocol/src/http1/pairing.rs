@@ -16,7 +16,7 @@
 //! predecessor was seen with a smaller R; where it keeps requests on the way all the time, nothing is
 //! proof and both come out as halves: two halves are better than one wrong pair.
 
-use offpath_types::{Anomalies, Anomaly, Direction, FlowInfo, Timestamp, Transaction};
+use offpath_types::{Anomalies, Anomaly, Direction, FlowInfo, Pace, Timestamp, Transaction};
 
 use super::engine::Engine;
 use super::framing::Body;
@@ -28,6 +28,9 @@ use crate::stage::{Next, Seen, Upgrade, Upgraded};
 /// How long a request waits for a response on a flow that never showed one, after a later request has
 /// proved that there was one: longer than mirrors reorder.
 const ONE_SIDED_WAIT_NANOS: u64 = 200_000_000;
+
+/// How long a server holds a request back before that is a long poll: longer than any page may take.
+const LONG_POLL_NANOS: u64 = 5_000_000_000;
 
 /// Data pieces and gaps held for one flow: each costs 48 bytes whatever its length.
 pub(super) const HELD_ITEMS_MAX: usize = 256;
@@ -181,6 +184,13 @@ impl Engine<'_> {
         }
         self.s.owner = owner;
         let Some(open) = self.s.owner_mut() else { return Some(Body::None) };
+        if open.request_done
+            && place.seen.nanos_since(open.tx.ended) >= LONG_POLL_NANOS
+            && owner == Owner::Front
+        {
+            open.tx.pace = Pace::Held;
+            self.http.counters.long_polls_total += 1;
+        }
         open.tx.status = Some(status);
         open.responded = true;
         open.tx.ended = open.tx.ended.max(seen);
@@ -199,6 +209,10 @@ impl Engine<'_> {
         }
         let tunnel = open.is_connect && (200..300).contains(&status);
         let bodyless = open.is_head || matches!(status, 204 | 304);
+        if bodyless && open.tx.pace == Pace::Streamed {
+            open.tx.pace = Pace::AtOnce;
+        }
+        let streamed = open.tx.pace == Pace::Streamed;
         self.s.halves[dir.index()].tap = tap;
         if tunnel || status == 101 {
             let protocol = headers.iter().find(|h| h.name.eq_ignore_ascii_case(b"upgrade")).map(|h| h.value);
@@ -208,7 +222,29 @@ impl Engine<'_> {
         if bodyless {
             return Some(Body::None);
         }
-        Some(head.framing.response_body())
+        let body = head.framing.response_body();
+        if streamed && body != Body::None {
+            self.emit_streamed();
+        }
+        Some(body)
+    }
+
+    /// An event stream may go on for hours, and nothing of it is looked into: its transaction is handed on with its head,
+    /// once the request is there. What follows is counted and belongs to nobody.
+    fn emit_streamed(&mut self) {
+        if self.s.owner != Owner::Front {
+            return;
+        }
+        let Some(open) = self.s.open.front_mut().filter(|o| o.request_done && o.tx.pace == Pace::Streamed)
+        else {
+            return;
+        };
+        open.response_done = true;
+        open.response_whole = !open.tx.anomalies.contains(Anomaly::ResponseGap)
+            && !open.tx.anomalies.contains(Anomaly::ResponseTruncated);
+        self.http.counters.event_streams_total += 1;
+        self.emit_front();
+        self.s.owner = Owner::Streamed;
     }
 
     /// The flow goes on as something else: inside a tunnel, or as what `upgrade` says, and then the transaction
@@ -233,7 +269,7 @@ impl Engine<'_> {
         self.http.counters.flows_upgraded_total += 1;
         let owner = std::mem::replace(&mut self.s.owner, Owner::Nobody);
         let open = match owner {
-            Owner::Nobody => None,
+            Owner::Nobody | Owner::Streamed => None,
             Owner::Front => self.s.open.pop_front().inspect(|_| self.http.open_requests -= 1),
             Owner::Orphan => self.s.orphan.take(),
         };
@@ -434,6 +470,8 @@ impl Engine<'_> {
             }
             if answered {
                 self.emit_back();
+            } else if self.s.open.len() == 1 && self.s.owner == Owner::Front {
+                self.emit_streamed();
             } else if self.s.halves[responses].ended && self.s.owner == Owner::Nobody {
                 self.emit_finished_requests();
             }
@@ -442,6 +480,12 @@ impl Engine<'_> {
         let owner = std::mem::replace(&mut self.s.owner, Owner::Nobody);
         let open = match owner {
             Owner::Nobody => return,
+            Owner::Streamed => {
+                // A request that was sent before the client had all of this response.
+                self.s.pipelined |=
+                    whole && self.s.open.front().is_some_and(|o| o.acked != UNKNOWN && o.acked < offset);
+                return;
+            }
             Owner::Front => self.s.open.front_mut(),
             Owner::Orphan => self.s.orphan.as_mut(),
         };

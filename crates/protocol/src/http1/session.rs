@@ -227,6 +227,8 @@ pub(super) enum Owner {
     Front,
     /// That of a request nobody saw: `Session::orphan`.
     Orphan,
+    /// An event stream, whose transaction was handed on.
+    Streamed,
 }
 
 /// Something of the response direction that waits for its request.
@@ -326,7 +328,7 @@ impl Session {
 
     pub(super) fn owner_mut(&mut self) -> Option<&mut Open> {
         match self.owner {
-            Owner::Nobody => None,
+            Owner::Nobody | Owner::Streamed => None,
             Owner::Front => self.open.front_mut().map(|o| &mut **o),
             Owner::Orphan => self.orphan.as_deref_mut(),
         }

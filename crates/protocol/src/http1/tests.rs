@@ -2,7 +2,8 @@
 //! `>|` / `<|` FIN, `>!` / `<!` RST. Escapes: `\r`, `\n`, `\t`, `\\`, `\xNN`. Lines are one millisecond apart.
 
 use offpath_types::{
-    Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Peer, Timestamp, Transaction, TunnelId,
+    Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Pace, Peer, Timestamp, Transaction,
+    TunnelId,
 };
 
 use super::assert_balanced;
@@ -276,6 +277,30 @@ const DIALOGUES: &[(&str, &str, &[&str])] = &[
           <<< HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello
           >>> \x81\x85abcdGET / HTTP/1.1\r\n\r\n",
         &["GET /ws 101 0>0 whole upgraded"],
+    ),
+    (
+        "an event stream is handed on at its head, and what follows it is not hidden",
+        r">>> GET /e HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:\r\n
+          <<< 0\r\n\r\n
+          >>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        &["GET /e 200 0>0 whole", "GET /a 200 0>2 whole"],
+    ),
+    (
+        "an event stream without an end",
+        r">>> GET /e HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n\r\ndata: 1\n\n
+          <<< data: 2\n\n",
+        &["GET /e 200 0>0 whole"],
+    ),
+    (
+        "HEAD of an event stream",
+        r">>> HEAD /e HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n
+          >>> GET /a HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        &["HEAD /e 200 0>0 whole", "GET /a 200 0>2 whole"],
     ),
     (
         "connect",
@@ -581,7 +606,7 @@ fn midstream_dialogues() {
 
 #[test]
 fn flows_that_are_not_http_are_given_up() {
-    for name in ["not HTTP", "TLS", "HTTP/2", "websocket", "connect"] {
+    for name in ["not HTTP", "TLS", "HTTP/2", "connect"] {
         let (_, script, _) = DIALOGUES.iter().find(|d| d.0 == name).unwrap();
         let outcome = run_with(&ProtocolConfig::default(), false, &load(script));
         assert_eq!(outcome.wants, [false, false], "{name}");
@@ -788,7 +813,19 @@ fn what_dialogues_count() {
         ),
         ("lenient heads", &[("heads_fast_total", 0), ("heads_lenient_total", 4)]),
         ("connect", &[("flows_tunnelled_total", 1), ("skipped_bytes_bypassed_total", 24)]),
-        ("websocket", &[("flows_upgraded_total", 1), ("skipped_bytes_bypassed_total", 31)]),
+        // The client's second frame is none.
+        (
+            "websocket",
+            &[
+                ("flows_upgraded_total", 1),
+                ("flows_websocket_total", 1),
+                ("websocket_messages_to_server_total", 1),
+                ("websocket_messages_to_client_total", 1),
+                ("websocket_frames_invalid_total", 1),
+                ("bytes_websocket_total", 20),
+                ("skipped_bytes_bypassed_total", 11),
+            ],
+        ),
         ("PROXY protocol", &[("flows_proxy_protocol_total", 1)]),
         ("PROXY protocol 2", &[("flows_proxy_protocol_total", 1), ("bytes_framing_total", 28)]),
         ("not HTTP", &[("flows_not_http_total", 1), ("skipped_bytes_not_http_total", 16)]),
@@ -893,6 +930,29 @@ fn what_is_no_http_is_not_looked_at_for_ever() {
     let long = format!(r">>> body\r\nGET /{} HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n", "y".repeat(80));
     config.limits.search_bytes_max = 1 << 20;
     check_with(&config, "search line", true, &long, &["GET /b - 0>0 response_missing,midstream"]);
+}
+
+#[test]
+fn a_stream_holds_nothing_and_a_gap_in_it_marks_nothing_else() {
+    let mut http = Http::new(ProtocolConfig::default(), IdentityKey::new([1; 32]));
+    let flow = flow(false);
+    let mut session = http.open(&flow);
+    let mut out = Vec::new();
+    feed(&mut http, &mut session, &flow, &data(UP, GET, 0, 0, 1), &mut out);
+    let head = "HTTP/1.1 200 OK|Content-Type: text/event-stream|Content-Length: 1000||";
+    let start = head.replace('|', "\r\n").len() as u64;
+    feed(&mut http, &mut session, &flow, &data(DOWN, head, 0, 28, 2), &mut out);
+    assert_eq!((out.len(), http.open_requests(), http.held_bytes()), (1, 0, 0));
+    assert_eq!((out[0].pace, out[0].complete), (Pace::Streamed, true));
+    let seen = Timestamp::from_nanos(3_000_000);
+    http.chunk(&mut session, &flow, DOWN, Chunk::Gap { len: 1000, offset: start, seen }, seen, &mut out);
+    feed(&mut http, &mut session, &flow, &data(UP, GET, 28, start + 1000, 4), &mut out);
+    let answer = "HTTP/1.1 200 OK|Content-Length: 2||ok";
+    feed(&mut http, &mut session, &flow, &data(DOWN, answer, start + 1000, 56, 6_000), &mut out);
+    assert_eq!((out.len(), out[1].pace, out[1].complete), (2, Pace::Held, true));
+    assert!(out[1].anomalies.is_empty(), "{:?}", summary(&out[1]));
+    let c = http.counters();
+    assert_eq!((c.event_streams_total, c.long_polls_total), (1, 1));
 }
 
 #[test]

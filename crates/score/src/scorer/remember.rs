@@ -1,6 +1,6 @@
 //! What a transaction leaves behind on its entities: counts, login outcomes, lessons, marks.
 
-use offpath_types::{EntityKey, EntityKind, LoginOutcome, StackClass, Transaction};
+use offpath_types::{EntityKey, EntityKind, LoginOutcome, Pace, StackClass, Transaction};
 
 use super::{Attempt, Endpoint, PLAIN, Scorer, Slots, UNSUSPICIOUS, touch};
 use crate::config::LoginRule;
@@ -207,7 +207,7 @@ impl Scorer {
             match request_kind(tx) {
                 RequestKind::Asset => self.browser_assets += 1.0,
                 RequestKind::Page => self.browser_pages += 1.0,
-                RequestKind::Call | RequestKind::Login => {}
+                RequestKind::Call | RequestKind::Login | RequestKind::Waiting => {}
             }
         }
         let Some(attempt) = attempt else { return };
@@ -299,6 +299,9 @@ fn guess(tx: &Transaction, user: Option<u64>) -> Option<u32> {
 }
 
 fn request_kind(tx: &Transaction) -> RequestKind {
+    if tx.pace != Pace::AtOnce {
+        return RequestKind::Waiting;
+    }
     if tx.text.get(tx.method) != b"GET" {
         return RequestKind::Call;
     }

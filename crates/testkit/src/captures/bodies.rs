@@ -1,4 +1,4 @@
-//! Golden captures of bodies: codings, fields wherever they lie, GraphQL.
+//! Golden captures of bodies: codings, fields wherever they lie, GraphQL, event streams; and what follows an upgrade.
 
 use std::io::Write as _;
 
@@ -36,6 +36,21 @@ pub(super) fn all() -> Vec<Capture> {
             "GraphQL by POST, GET, application/graphql, as a batch and with a persisted document; two of the mutations \
              carry a password, in the variables and in the document.",
             "the endpoint names type and operation; the two mutations are login attempts.",
+        ),
+        ethernet(
+            "sse-stream",
+            &event_stream(),
+            "an event stream of a minute in chunks, one event in ten seconds; on the same connection a \
+             page after it, and on another a long poll of 30 s and the next request.",
+            "four transactions: the stream at its head (pace streamed, complete), the long poll (pace held), two others.",
+        ),
+        ethernet(
+            "websocket-messages",
+            &websocket(),
+            "a WebSocket connection: messages of both sides, in one and in three frames, compressed and empty, a ping \
+             within, one of 70 kB cut anywhere, an unmasked one of the client, then closes with 1000 and 1011.",
+            "one transaction, upgraded; six messages, five control frames, one wrong mask and one abnormal close are \
+             counted.",
         ),
     ]
 }
@@ -202,6 +217,89 @@ fn graphql() -> Vec<Packet> {
         b"GET /graphql?query=query+Stock+%7Bstock%7D HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: app/1.0\r\n\r\n",
     );
     answer(&mut c, json, data);
+    c.close();
+    c.into_packets()
+}
+
+fn event_stream() -> Vec<Packet> {
+    let mut c = started();
+    let get =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: app/1.0\r\n\r\n");
+    c.send(ToServer, get("/events").as_bytes());
+    c.send(
+        ToClient,
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    for i in 0..6 {
+        c.wait(10 * super::SECOND);
+        let event = format!("data: {i}\n\n");
+        c.send(ToClient, format!("{:x}\r\n{event}\r\n", event.len()).as_bytes());
+    }
+    c.send(ToClient, b"0\r\n\r\n").wait(super::SECOND);
+    c.send(ToServer, get("/after").as_bytes());
+    answer(&mut c, "", b"ok");
+    c.close();
+    let mut poll = Conversation::new(super::v4([192, 0, 2, 11], 40_001), super::server(), super::START);
+    poll.handshake();
+    poll.send(ToServer, get("/poll").as_bytes()).wait(30 * super::SECOND);
+    answer(&mut poll, "", b"news");
+    poll.send(ToServer, get("/next").as_bytes());
+    answer(&mut poll, "", b"ok");
+    poll.close();
+    crate::conversation::merge(vec![c.into_packets(), poll.into_packets()])
+}
+
+/// A frame of the client's (masked) or the server's.
+fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
+    let bit = if masked { 0x80 } else { 0 };
+    let mut out = vec![first];
+    match u16::try_from(payload.len()) {
+        Ok(len @ 0..=125) => out.push(bit | len as u8),
+        Ok(len) => {
+            out.push(bit | 126);
+            out.extend(len.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(bit | 127);
+            out.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    let key = if masked { [0x37, 0xfa, 0x21, 0x3d] } else { [0; 4] };
+    if masked {
+        out.extend(key);
+    }
+    out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]));
+    out
+}
+
+fn websocket() -> Vec<Packet> {
+    let mut c = started();
+    c.send(
+        ToServer,
+        b"GET /socket HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    );
+    c.send(
+        ToClient,
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    let long = [
+        frame(0x81, true, b"hello"),
+        frame(0x01, true, b"in "),
+        frame(0x89, true, b"ping"),
+        frame(0x00, true, b"three "),
+        frame(0x80, true, b"frames"),
+        frame(0x82, true, &[7; 70_000]),
+    ]
+    .concat();
+    c.send(ToServer, &long);
+    c.send(
+        ToClient,
+        &[frame(0x8a, false, b"ping"), frame(0xc1, false, &[0xf2, 0x48, 0xcd]), frame(0x8a, false, b"")]
+            .concat(),
+    );
+    c.send(ToServer, &[frame(0x81, false, b"bare"), frame(0x82, true, b"")].concat());
+    c.send(ToClient, &frame(0x88, false, &1011u16.to_be_bytes()));
+    c.send(ToServer, &frame(0x88, true, &1000u16.to_be_bytes()));
     c.close();
     c.into_packets()
 }
