@@ -98,6 +98,11 @@ lab: setup-lab build ## closed loop in network namespaces: mirror, attack, block
 lab-mirror: setup-lab build ## a VXLAN mirror between namespaces: listener, interfaces, split tap, followed file (needs root)
 	$(SUDO) crates/testkit/lab/mirror.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
 
+.PHONY: lab-http2
+lab-http2: setup build ## HTTP/2 by nghttp2, nginx, HAProxy, curl and gRPC, whole and joined late (needs root)
+	$(call need,iproute2 tcpdump curl nghttp2-client nghttp2-server nghttp2-proxy nginx-light haproxy python3-grpcio ruby-grpc)
+	$(SUDO) crates/testkit/lab/http2.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
+
 .PHONY: conformance
 conformance: build ## compare with captures made by others: make conformance CORPUS=folder-with-conform.py
 	$(CORPUS)/conform.py $(OFFPATH)

@@ -26,6 +26,8 @@ pub struct Impairment {
     pub server_port: Option<u16>,
     /// Drops everything before this many nanoseconds after the first frame.
     pub start_after_nanos: u64,
+    /// Drops this many frames at the start.
+    pub start_after_frames: u64,
     /// Cuts frames at this length.
     pub snaplen: Option<u32>,
     /// After this many frames the clock steps by so many nanoseconds, once; negative is backwards.
@@ -43,6 +45,7 @@ impl Default for Impairment {
             only: None,
             server_port: None,
             start_after_nanos: 0,
+            start_after_frames: 0,
             snaplen: None,
             time_step: None,
             seed: 1,
@@ -118,7 +121,8 @@ impl Impairer {
         let twice = self.rng.percent(self.impairment.duplicate_percent);
         let swap = self.rng.percent(self.impairment.swap_percent);
         let start = *self.start.get_or_insert(record.time);
-        let early = record.time.nanos_since(start) < self.impairment.start_after_nanos;
+        let early = record.time.nanos_since(start) < self.impairment.start_after_nanos
+            || index < self.impairment.start_after_frames;
         if lost || early || self.is_other_direction(&record) {
             self.kept.dropped.push(index);
             return Ok(());
@@ -274,6 +278,8 @@ mod tests {
         assert_eq!((kept.frames_out, kept.dropped[0]), (5_000, 0));
         let (kept, _) = run(Impairment { start_after_nanos: 100_000_000, ..Impairment::default() });
         assert_eq!(kept.frames_out, 9_000);
+        let (kept, _) = run(Impairment { start_after_frames: 7, ..Impairment::default() });
+        assert_eq!((kept.frames_out, kept.dropped), (9_993, (0..7).collect()));
         let (kept, records) = run(Impairment { snaplen: Some(40), ..Impairment::default() });
         assert_eq!((kept.cut.len(), records[0].bytes.len()), (10_000, 40));
         let (_, records) = run(Impairment { time_step: Some((10, -5)), ..Impairment::default() });

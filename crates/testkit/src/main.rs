@@ -172,6 +172,9 @@ struct ImpairArgs {
     /// Drops the first seconds, so that connections are joined in the middle.
     #[arg(long, default_value_t = 0.0)]
     skip_secs: f64,
+    /// Drops so many frames at the start.
+    #[arg(long, default_value_t = 0)]
+    skip_frames: u64,
     /// Cuts frames at this length.
     #[arg(long)]
     snaplen: Option<u32>,
@@ -306,6 +309,7 @@ fn impair(args: ImpairArgs) -> Result<()> {
             DirectionName::ToClient => Direction::ToClient,
         }),
         server_port: args.server_port,
+        start_after_frames: args.skip_frames,
         start_after_nanos: (args.skip_secs.max(0.0) * 1e9) as u64,
         snaplen: args.snaplen,
         time_step: args.time_step.map(|(frame, millis)| (frame, millis.saturating_mul(1_000_000))),
