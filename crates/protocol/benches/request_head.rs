@@ -53,7 +53,7 @@ fn main() {
     let hops = "10.0.0.1, ".repeat(10_000);
     let forwarded = [header("Host", "h"), Header { name: b"X-Forwarded-For", value: hops.as_bytes() }];
     let (get, post): (&[u8], &[u8]) = (b"GET", b"POST");
-    let cases: [Case<'_>; 6] = [
+    let cases: [Case<'_>; 7] = [
         ("page, 8 headers, session cookie", get, b"/catalog/items/10293?page=2", &page, b""),
         ("page, 7 headers, no identity", get, b"/catalog/items/10293?page=2", plain, b""),
         ("page, 20 cookies", get, b"/catalog/items/10293?page=2", &tracked, b""),
@@ -64,6 +64,13 @@ fn main() {
             b"/api/login",
             &login,
             br#"{"username":"ann@example.com","password":"hunter22"}"#,
+        ),
+        (
+            "login, GraphQL body",
+            post,
+            b"/graphql",
+            &login,
+            br#"{"query":"mutation Login($email: String!, $password: String!) { login(email: $email, password: $password) { token user { id name } } }","variables":{"email":"ann@example.com","password":"hunter22"}}"#,
         ),
         ("10,000 forwarding hops", get, b"/", &forwarded, b""),
     ];
