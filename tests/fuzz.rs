@@ -15,6 +15,7 @@ const TARGETS: [(&str, Body); 13] = [
     ("decode_frame", offpath_packet::fuzz_decode_frame),
     ("hpack_block", offpath_protocol::fuzz_hpack_block),
     ("http1_cuts", offpath_protocol::fuzz_http1_cuts),
+    ("http2_frames", offpath_protocol::fuzz_http2_frames),
     ("keylog", offpath_protocol::fuzz_keylog),
     ("pcap_file", offpath_capture::fuzz_pcap_file),
     ("reassemble_ops", offpath_stream::fuzz_reassemble_ops),

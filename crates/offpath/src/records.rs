@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Pace, Span, Transaction, Verdict};
+use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Pace, RareFacts, Span, Transaction, Verdict};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::args::Format;
@@ -117,6 +117,9 @@ impl RecordWriter {
             push_text(tx.text.get(tx.user_agent), out);
             out.push(b'}');
         }
+        if let Some(rare) = tx.rare.as_deref() {
+            push_rpc(tx, rare, out);
+        }
         out.extend_from_slice(b",\"offpath\":{");
         push_offpath(tx, Some(client_ip), out);
     }
@@ -178,6 +181,20 @@ impl RecordWriter {
     }
 }
 
+/// The call of a remote procedure, as OpenTelemetry names it.
+fn push_rpc(tx: &Transaction, rare: &RareFacts, out: &mut Vec<u8>) {
+    let Some(rpc) = &rare.rpc else { return };
+    out.extend_from_slice(b",\"rpc\":{\"system\":\"grpc\"");
+    push_member(b"service", tx, rpc.service, out);
+    push_member(b"method", tx, rpc.method, out);
+    if let Some(status) = rpc.status {
+        out.extend_from_slice(b",\"grpc\":{\"status_code\":");
+        push_number(u64::from(status), out);
+        out.push(b'}');
+    }
+    out.push(b'}');
+}
+
 /// Members of `offpath` that the transaction itself knows; the object stays open. `client_ip` is where `out` has the
 /// client's address already.
 fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec<u8>) {
@@ -231,6 +248,10 @@ fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec
     if tx.interim_responses > 0 {
         out.extend_from_slice(b",\"interim_responses\":");
         push_number(u64::from(tx.interim_responses), out);
+    }
+    if let Some(stream) = tx.rare.as_deref().and_then(|rare| rare.stream) {
+        out.extend_from_slice(b",\"stream\":");
+        push_number(u64::from(stream), out);
     }
     if let Some((kind, id)) = tx.flow.envelope.tunnel() {
         out.extend_from_slice(b",\"tunnel\":{\"type\":\"");

@@ -45,6 +45,25 @@ pub struct ProtocolLimits {
     pub search_line_bytes_max: usize,
     /// Longest chunk-size line, extensions included. Past it: framing is lost (`chunk_size_invalid`).
     pub chunk_line_bytes_max: u32,
+    /// HTTP/2 streams open on one flow. Past it: the oldest is emitted as it is (`pipeline_overflow`).
+    pub http2_streams_max: usize,
+    /// Field bytes kept of one HTTP/2 head, each field counted with 32 bytes more (RFC 9113 §6.5.2). Past it: the
+    /// others are decoded for the header table and not kept (`head_too_long`).
+    pub http2_list_bytes_max: u32,
+    /// Header table kept of one HTTP/2 direction, bytes as RFC 7541 §4.1 counts them. Past it: the oldest entries
+    /// become unknown (`header_unresolved` where they are used).
+    pub http2_table_bytes_max: u32,
+    /// Longest header block, compressed, all its frames together. Past it: it is not decoded, and the header table
+    /// is unknown from there on (`header_block_lost`).
+    pub http2_block_bytes_max: usize,
+    /// Frames of one header block. Past it: as above.
+    pub http2_block_frames_max: u32,
+    /// Requests of one flow that its client may take back before they are answered: so many at once, and 10 more a
+    /// second. Past it: each is marked `rapid_reset` (CVE-2023-44487).
+    pub http2_resets_max: u32,
+    /// Frames of one direction that carry nothing (empty DATA, SETTINGS, PING, PRIORITY, unknown types): so many at
+    /// once, and 100 more a second. Past it: what is open is marked `frame_flood` (CVE-2019-9512 and those beside it).
+    pub http2_useless_max: u32,
     /// Bytes held by all flows of a worker (unfinished heads, held responses). Past it: what the flow that
     /// needs more holds is dropped as if the capture had missed it.
     pub held_bytes_max: usize,
@@ -63,6 +82,13 @@ impl Default for ProtocolLimits {
             search_bytes_max: 16 << 20,
             search_line_bytes_max: 8 << 10,
             chunk_line_bytes_max: 4 << 10,
+            http2_streams_max: 1024,
+            http2_list_bytes_max: 64 << 10,
+            http2_table_bytes_max: 64 << 10,
+            http2_block_bytes_max: 256 << 10,
+            http2_block_frames_max: 1024,
+            http2_resets_max: 64,
+            http2_useless_max: 1000,
             held_bytes_max: 256 << 20,
         }
     }

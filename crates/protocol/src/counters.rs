@@ -81,6 +81,28 @@ offpath_types::counters! {
         transactions_response_only_total,
         /// What looked like requests behind a CONNECT and went through the tunnel; not handed on.
         requests_tunnelled_total,
+        /// HTTP/2 frames taken.
+        http2_frames_total,
+        /// HTTP/2 frames that their receiver must refuse (length, stream or order).
+        http2_frames_invalid_total,
+        /// HTTP/2 heads on streams that were over.
+        http2_heads_stale_total,
+        /// HTTP/2 header blocks decoded.
+        http2_blocks_total,
+        /// HTTP/2 header blocks not decoded: over a limit, with a part missing, or malformed.
+        http2_blocks_lost_total,
+        /// Fields whose name or value is not known, because they refer to what was never seen.
+        http2_fields_unresolved_total,
+        /// Fields not kept because their head is over `http2_list_bytes_max`.
+        http2_fields_over_limit_total,
+        /// Streams that either side reset.
+        http2_streams_reset_total,
+        /// Resets past `http2_resets_max`.
+        http2_rapid_resets_total,
+        /// Frames past `http2_useless_max`.
+        http2_frames_flood_total,
+        /// Requests that a server promised and answered by itself.
+        http2_pushes_total,
         /// Requests given up because too many were open.
         pipeline_overflow_total,
         /// Responses held back for their request.

@@ -20,7 +20,7 @@ mod websocket;
 pub use config::{ProtocolConfig, ProtocolLimits};
 pub use counters::{AnomalyCounts, ProtocolCounters};
 pub use http1::fuzz_http1_cuts;
-pub use http2::{bench_hpack_blocks, fuzz_hpack_block};
+pub use http2::{bench_hpack_blocks, fuzz_hpack_block, fuzz_http2_frames};
 pub use stage::{Http, Session};
 pub use tls::{DecryptCounters, KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore};
 pub use tls::{fuzz_keylog, fuzz_tls_records};

@@ -32,6 +32,7 @@ pub(crate) use self::leftover::Leftover;
 use self::undecided::Undecided;
 use crate::facts::Facts;
 use crate::http1::{self, Searcher};
+use crate::http2;
 use crate::ident::FlowNames;
 use crate::websocket::WebSocket;
 use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
@@ -47,6 +48,8 @@ pub struct Http {
     pub(crate) facts: Facts,
     pub(crate) searcher: Searcher,
     pub(crate) counters: ProtocolCounters,
+    /// Scratch space.
+    pub(crate) fields: http2::Fields,
     anomalies: AnomalyCounts,
     /// Bytes in the buffers of the shard's sessions.
     pub(crate) held_bytes: usize,
@@ -70,6 +73,7 @@ pub struct Session {
 )]
 enum Layer {
     Http1(http1::Session),
+    Http2(Box<http2::Session>),
     /// The first bytes may still be another protocol's.
     Undecided(Box<Undecided>),
     WebSocket(Box<WebSocket>),
@@ -146,8 +150,9 @@ pub(crate) enum Next {
     /// Nor are they anything else that is known.
     Nothing,
     /// The HTTP/2 connection preface begins here (RFC 9113 §3.4), sent by this direction's sender.
-    #[expect(dead_code, reason = "for the HTTP/2 layer")]
     Http2 { requests: Direction },
+    /// Frames of HTTP/2 were found in the middle of a connection.
+    Http2Late,
     /// A proxy answered CONNECT with 2xx: the rest begins anew.
     Tunnel,
     /// A server answered 101.
@@ -192,7 +197,7 @@ impl FlowContext {
     }
 
     /// Tells whether this is inside something that was recognised: a tunnel, an upgrade.
-    fn inside(&self) -> bool {
+    pub(crate) fn inside(&self) -> bool {
         self.carried != Kind::Unknown
     }
 }
@@ -214,7 +219,7 @@ impl Layer {
         match self {
             Self::Http1(http1) => http1.leaving.take(),
             Self::Undecided(undecided) => undecided.leaving.take(),
-            Self::WebSocket(_) | Self::Opaque(_) => None,
+            Self::Http2(_) | Self::WebSocket(_) | Self::Opaque(_) => None,
         }
     }
 }
@@ -227,6 +232,7 @@ impl Http {
             config,
             searcher: Searcher::new(),
             counters: ProtocolCounters::default(),
+            fields: http2::Fields::default(),
             anomalies: AnomalyCounts::default(),
             held_bytes: 0,
             open_requests: 0,
@@ -275,6 +281,7 @@ impl Http {
     pub fn overlap_conflict(&mut self, s: &mut Session, dir: Direction) {
         match &mut s.layer {
             Layer::Http1(http1) => http1.mark(dir, Anomaly::OverlapConflict),
+            Layer::Http2(http2) => http2.mark(dir, Anomaly::OverlapConflict),
             Layer::Undecided(undecided) => undecided.pending[dir.index()].insert(Anomaly::OverlapConflict),
             Layer::WebSocket(_) | Layer::Opaque(_) => {}
         }
@@ -285,6 +292,7 @@ impl Http {
     pub fn wants(&self, s: &Session, dir: Direction) -> bool {
         match &s.layer {
             Layer::Http1(http1) => http1.wants(dir),
+            Layer::Http2(http2) => http2.wants(dir),
             Layer::Undecided(_) => true,
             Layer::WebSocket(websocket) => websocket.wants(dir),
             Layer::Opaque(_) => false,
@@ -299,6 +307,10 @@ impl Http {
                 Layer::Http1(http1) => {
                     http1.close(self, flow, now, out);
                     (http1.kind(), http1.context.carried)
+                }
+                Layer::Http2(http2) => {
+                    http2.close(self, flow, now, out);
+                    (http2.kind(), http2.context.carried)
                 }
                 Layer::Undecided(undecided) => {
                     self.held_bytes -= undecided.rest.len();
@@ -408,6 +420,10 @@ impl Http {
                 http1.chunk(self, flow, dir, chunk, now, out);
                 http1.leaving.take()
             }
+            Layer::Http2(http2) => {
+                http2.chunk(self, flow, dir, chunk, now, out);
+                None
+            }
             Layer::Undecided(undecided) => {
                 self.held_bytes -= undecided.rest.len();
                 undecided.chunk(dir, chunk);
@@ -466,6 +482,12 @@ impl Http {
     ) -> Layer {
         let carried = context.carried;
         match next {
+            Next::Upgraded(upgraded) if upgraded.to == Upgrade::H2c && context.depth < LAYERS_MAX => {
+                let start = http2::Start::Upgrade { requests: upgraded.requests };
+                let mut session = Box::new(self.http2(&start, context, pending, at));
+                session.take_upgraded(self, flow, now, out, upgraded);
+                Layer::Http2(session)
+            }
             Next::Upgraded(Upgraded { to, tx, has_request, requests }) => {
                 let seen = if has_request { Seen::Both } else { Seen::Response };
                 self.emit(&mut context, flow, now, tx, seen, out);
@@ -478,15 +500,30 @@ impl Http {
             _ if context.depth >= LAYERS_MAX => Layer::Opaque(Opaque { kind: carried, bypassed: true }),
             Next::Tunnel => Layer::Http1(http1::Session::inside(context, at)),
             Next::Unrecognised => Layer::Undecided(Box::new(Undecided::new(context, pending, at))),
-            Next::Http2 { .. } => Layer::Opaque(Opaque { kind: Kind::Http2, bypassed: context.inside() }),
+            Next::Http2 { requests } => {
+                self.counters.flows_swapped_total += u64::from(requests == Direction::ToClient);
+                let start = http2::Start::Preface { requests, midstream: flow.midstream };
+                Layer::Http2(Box::new(self.http2(&start, context, pending, at)))
+            }
+            Next::Http2Late => Layer::Http2(Box::new(self.http2(&http2::Start::Late, context, pending, at))),
             Next::Nothing => {
                 Layer::Opaque(Opaque { kind: Kind::NotHttp.or(carried), bypassed: context.inside() })
             }
         }
     }
 
+    fn http2(
+        &self,
+        start: &http2::Start,
+        context: FlowContext,
+        pending: [Anomalies; 2],
+        at: [u64; 2],
+    ) -> http2::Session {
+        http2::Session::new(start, &self.config.limits, context, pending, at)
+    }
+
     /// Counts bytes that nobody parses.
-    fn pass(&mut self, bypassed: bool, len: usize) {
+    pub(crate) fn pass(&mut self, bypassed: bool, len: usize) {
         if bypassed {
             self.counters.skipped_bytes_bypassed_total += len as u64;
         } else {

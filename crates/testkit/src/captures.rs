@@ -5,6 +5,7 @@
 //! golden tests in update mode (see [`crate::golden`]).
 
 mod bodies;
+mod http2;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -108,6 +109,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     captures.extend(mirrors::mirrors()?);
     captures.extend(logins());
     captures.extend(bodies::all());
+    captures.extend(http2::all());
     Ok(captures)
 }
 

@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod dialogue;
 pub mod flood;
 pub mod golden;
+pub mod http2;
 pub mod impair;
 pub mod measure;
 pub mod packet_builder;

@@ -28,6 +28,7 @@ pub use outline::{BodyOutline, CredentialKind, Outline, Parameter, ParameterPlac
 pub use text::{Span, TextArena};
 pub use time::Timestamp;
 pub use transaction::{
-    Anomalies, Anomaly, BodyHint, HttpVersion, LoginFacts, Pace, RedirectClass, StackClass, Transaction,
+    Anomalies, Anomaly, BodyHint, HttpVersion, LoginFacts, Pace, RareFacts, RedirectClass, RpcFacts,
+    StackClass, Transaction,
 };
 pub use verdict::{AccountAtRisk, Contribution, LoginOutcome, Proposal, Verdict};

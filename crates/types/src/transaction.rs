@@ -139,6 +139,20 @@ anomalies! {
     Repaired = "repaired",
     /// Overlapping TCP segments carried different bytes.
     OverlapConflict = "overlap_conflict",
+    /// A field of the head is not known: it refers to an HTTP/2 header table whose filling was not seen.
+    HeaderUnresolved = "header_unresolved",
+    /// An HTTP/2 header block could not be decoded: malformed, over a limit, or with a part missing.
+    HeaderBlockLost = "header_block_lost",
+    /// Pseudo-header fields that are missing, repeated, unknown or out of place (RFC 9113 §8.3).
+    PseudoHeaderInvalid = "pseudo_header_invalid",
+    /// One side reset the HTTP/2 stream.
+    StreamReset = "stream_reset",
+    /// The client takes back requests in masses (CVE-2023-44487).
+    RapidReset = "rapid_reset",
+    /// The peer sends frames that carry nothing in masses.
+    FrameFlood = "frame_flood",
+    /// The server sent the response unasked: the request is its promise.
+    Pushed = "pushed",
     /// A text (target, User-Agent, Referer, Location …) was longer than what is kept; its beginning was.
     TextCapped = "text_capped",
 }
@@ -345,6 +359,28 @@ pub struct Transaction {
     pub login: LoginFacts,
     /// Names and kinds of the request's parameters, where an inventory is wanted.
     pub outline: Option<Box<Outline>>,
+    /// What only some protocols have.
+    pub rare: Option<Box<RareFacts>>,
+}
+
+/// What only some protocols have: behind one pointer, so that the rest does not pay for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RareFacts {
+    /// HTTP/2 stream.
+    pub stream: Option<u32>,
+    /// The remote procedure that was called.
+    pub rpc: Option<RpcFacts>,
+}
+
+/// A call of gRPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RpcFacts {
+    /// Full name of the service, with its package.
+    pub service: Span,
+    /// Name of the method.
+    pub method: Span,
+    /// The `grpc-status`, once it was seen.
+    pub status: Option<u32>,
 }
 
 impl Transaction {
@@ -388,6 +424,7 @@ impl Transaction {
             navigation: false,
             login: LoginFacts::default(),
             outline: None,
+            rare: None,
         }
     }
 

@@ -402,6 +402,20 @@ pub(crate) struct HttpSection {
     pub(crate) search_line_bytes_max: usize,
     /// Longest chunk-size line.
     pub(crate) chunk_line_bytes_max: u32,
+    /// HTTP/2 streams open on one flow.
+    pub(crate) http2_streams_max: usize,
+    /// Field bytes kept of one HTTP/2 head.
+    pub(crate) http2_list_bytes_max: u32,
+    /// Header table kept of one HTTP/2 direction.
+    pub(crate) http2_table_bytes_max: u32,
+    /// Longest HTTP/2 header block, compressed.
+    pub(crate) http2_block_bytes_max: usize,
+    /// Frames of one HTTP/2 header block.
+    pub(crate) http2_block_frames_max: u32,
+    /// Requests that an HTTP/2 client may take back at once before they are answered.
+    pub(crate) http2_resets_max: u32,
+    /// HTTP/2 frames of one direction that may carry nothing, at once.
+    pub(crate) http2_useless_max: u32,
     /// Bytes held by all flows (unfinished heads, held responses).
     pub(crate) held_bytes_max: usize,
     /// How much of a body is looked into, after decompression.
@@ -425,6 +439,13 @@ impl Default for HttpSection {
             search_bytes_max: l.search_bytes_max,
             search_line_bytes_max: l.search_line_bytes_max,
             chunk_line_bytes_max: l.chunk_line_bytes_max,
+            http2_streams_max: l.http2_streams_max,
+            http2_list_bytes_max: l.http2_list_bytes_max,
+            http2_table_bytes_max: l.http2_table_bytes_max,
+            http2_block_bytes_max: l.http2_block_bytes_max,
+            http2_block_frames_max: l.http2_block_frames_max,
+            http2_resets_max: l.http2_resets_max,
+            http2_useless_max: l.http2_useless_max,
             held_bytes_max: l.held_bytes_max,
             body_inspect_bytes_max: f.body_inspect_bytes_max,
             text_bytes_max: f.text_bytes_max,

@@ -16,6 +16,7 @@
 mod body;
 mod charset;
 mod client;
+mod client_print;
 mod coding;
 mod config;
 mod endpoint;
@@ -38,6 +39,7 @@ mod stack;
 mod target;
 
 pub use body::BodyTap;
+pub(crate) use client_print::ClientPrint;
 pub use config::FactsConfig;
 pub use pointer::{FieldError, check_fields};
 
@@ -444,8 +446,10 @@ impl Facts {
         let x_forwarded_for =
             || client::walk_x_forwarded_for(trusted, tx.client, lines(Field::XForwardedFor));
         let forwarded = || client::walk_forwarded(trusted, tx.client, lines(Field::Forwarded));
-        let walk = if tx.anomalies.contains(Anomaly::HeadTooLong) {
-            // What the proxy wrote may be in the part that was not kept.
+        let walk = if tx.anomalies.contains(Anomaly::HeadTooLong)
+            || tx.anomalies.contains(Anomaly::HeaderUnresolved)
+        {
+            // What the proxy wrote may be in the part that was not kept, or not known.
             Walk { client: tx.client, invalid: true }
         } else if let Some(value) = seen.client_header {
             match client::parse_address(value) {

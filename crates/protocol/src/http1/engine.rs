@@ -632,7 +632,19 @@ impl Engine<'_> {
                 self.found(d, at);
                 return at;
             }
-            let keep = Searcher::keep_from(bytes, want, line_max);
+            let mut keep = Searcher::keep_from(bytes, want, line_max);
+            if self.s.kind == Kind::Unknown {
+                let (found, kept) = self.s.find_frames(dir, bytes, place.offset, false);
+                keep = found.unwrap_or(keep.min(kept));
+                if found.is_some() {
+                    self.http.counters.skipped_bytes_search_total += keep as u64;
+                    let from = Place { offset: place.offset + keep as u64, ..place };
+                    self.s.halves[d].keep(&bytes[keep..], from);
+                    self.leave_late(dir);
+                    return bytes.len();
+                }
+            }
+            let half = &mut self.s.halves[d];
             self.http.counters.skipped_bytes_search_total += keep as u64;
             half.keep(&bytes[keep..], Place { offset: place.offset + keep as u64, ..place });
             return bytes.len();
@@ -648,12 +660,32 @@ impl Engine<'_> {
         // As `keep_from`, but only the new bytes are looked at, and bytes are moved only when half of them go.
         let line = if want == Want::Response { None } else { memchr::memrchr(b'\n', bytes) };
         let span = if want == Want::Response { UNDECIDED } else { line_max + UNDECIDED };
-        let keep = line.map_or(half.buf.len().saturating_sub(span), |i| had + i + 1);
+        let mut keep = line.map_or(half.buf.len().saturating_sub(span), |i| had + i + 1);
+        if self.s.kind == Kind::Unknown {
+            let from = half.place_of(0).offset;
+            let buf = std::mem::take(&mut half.buf);
+            let (found, kept) = self.s.find_frames(dir, &buf, from, false);
+            self.s.halves[d].buf = buf;
+            keep = found.unwrap_or(keep.min(kept));
+            if found.is_some() {
+                self.s.halves[d].forget(keep);
+                self.http.counters.skipped_bytes_search_total += keep as u64;
+                self.leave_late(dir);
+                return bytes.len();
+            }
+        }
+        let half = &mut self.s.halves[d];
         if keep > half.buf.len() / 2 {
             half.forget(keep);
             self.http.counters.skipped_bytes_search_total += keep as u64;
         }
         bytes.len()
+    }
+
+    /// Frames of HTTP/2 were found where the buffer of `dir` begins.
+    fn leave_late(&mut self, dir: Direction) {
+        let preface = self.s.halves[dir.index()].buf.starts_with(b"PRI * HTTP/2.0");
+        self.leave(if preface { Next::Http2 { requests: dir } } else { Next::Http2Late });
     }
 
     fn found(&mut self, d: usize, at: usize) {
@@ -666,6 +698,7 @@ impl Engine<'_> {
     fn recognise(&mut self, dir: Direction, response: bool) {
         let swapped = (dir == Direction::ToClient) != response;
         self.s.kind = Kind::Http1;
+        self.s.finders = None;
         self.s.swapped = Some(swapped);
         self.http.counters.flows_swapped_total += u64::from(swapped);
     }
@@ -755,7 +788,11 @@ impl Engine<'_> {
                 }
             }
         }
-        for dir in [Direction::ToServer, Direction::ToClient] {
+        // What came first goes first.
+        let [up, down] = &self.s.halves;
+        let late = !up.buf.is_empty() && !down.buf.is_empty() && down.place_of(0).seen < up.place_of(0).seen;
+        let first = if late { Direction::ToClient } else { Direction::ToServer };
+        for dir in [first, first.flip()] {
             let half = &mut self.s.halves[dir.index()];
             let (buf, marks) = half.take_marked(usize::MAX);
             for (i, (from, place)) in marks.iter().enumerate() {
@@ -860,6 +897,9 @@ impl Engine<'_> {
             State::Head(scan) => self.salvage(dir, scan, true),
             State::Search | State::Fresh => {
                 let len = half.take().len() as u64;
+                if let Some(finders) = self.s.finders.as_deref_mut() {
+                    finders[d] = None;
+                }
                 self.http.counters.skipped_bytes_search_total += len;
             }
             State::Close | State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}
@@ -928,6 +968,9 @@ impl Engine<'_> {
             | State::Trailers { .. }
             | State::Close => self.end_broken(dir, offset, seen, false),
             State::Search | State::Fresh => {
+                if self.ends_in_frames(dir) {
+                    return;
+                }
                 let len = self.s.halves[d].take().len() as u64;
                 self.http.counters.skipped_bytes_search_total += len;
             }
@@ -942,6 +985,23 @@ impl Engine<'_> {
                 requests.state = State::Tunnel { junk: true };
             }
         }
+    }
+
+    /// Tells whether what was kept ends with frames of HTTP/2; if so, the flow goes on as that.
+    fn ends_in_frames(&mut self, dir: Direction) -> bool {
+        let d = dir.index();
+        if self.s.kind != Kind::Unknown || !matches!(self.s.halves[d].state, State::Search) {
+            return false;
+        }
+        let from = self.s.halves[d].place_of(0).offset;
+        let buf = std::mem::take(&mut self.s.halves[d].buf);
+        let (found, _) = self.s.find_frames(dir, &buf, from, true);
+        self.s.halves[d].buf = buf;
+        let Some(at) = found else { return false };
+        self.s.halves[d].forget(at);
+        self.http.counters.skipped_bytes_search_total += at as u64;
+        self.leave_late(dir);
+        true
     }
 
     /// Ends the message in progress before its framing does.

@@ -86,7 +86,7 @@ pub fn fuzz_http1_cuts(data: &[u8]) {
 
 /// Runs the records of [`fuzz_http1_cuts`] in pieces of at most `piece` bytes.
 /// Asserts the equations of [`ProtocolCounters`], once all sessions are closed.
-fn assert_balanced(c: &ProtocolCounters) {
+pub(crate) fn assert_balanced(c: &ProtocolCounters) {
     let skipped: u64 =
         c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
     assert_eq!(

@@ -7,6 +7,7 @@ use offpath_types::{Anomalies, Chunk, Direction, Timestamp, Transaction};
 use super::framing::Body;
 use super::parse::BlankLine;
 use crate::facts::BodyTap;
+use crate::http2::{FrameFinder, NEEDED_UNKNOWN};
 use crate::stage::{FlowContext, Kind, Leaving};
 
 /// An offset that is not known.
@@ -254,6 +255,8 @@ pub(crate) struct Session {
     pub(super) orphan: Option<Box<Open>>,
     pub(super) held: Option<Box<Held>>,
     pub(crate) context: FlowContext,
+    /// Frames of HTTP/2 are looked for while nothing is recognised on a flow joined late.
+    pub(super) finders: Option<Box<[Option<FrameFinder>; 2]>>,
     /// Set once another layer goes on.
     pub(crate) leaving: Option<Box<Leaving>>,
     pub(super) owner: Owner,
@@ -289,6 +292,7 @@ impl Session {
             orphan: None,
             held: None,
             context: FlowContext::default(),
+            finders: None,
             leaving: None,
             owner: Owner::Nobody,
             kind: Kind::Unknown,
@@ -319,6 +323,21 @@ impl Session {
     /// Wire direction of the requests; the flow's guess while nothing is known.
     pub(super) fn request_dir(&self) -> Direction {
         if self.swapped == Some(true) { Direction::ToClient } else { Direction::ToServer }
+    }
+
+    /// Looks for HTTP/2 in `bytes`, which begin at offset `from`; returns where it begins, and from where bytes must be
+    /// kept. `last`: no more come.
+    pub(super) fn find_frames(
+        &mut self,
+        dir: Direction,
+        bytes: &[u8],
+        from: u64,
+        last: bool,
+    ) -> (Option<usize>, usize) {
+        let finders = self.finders.get_or_insert_default();
+        let finder = finders[dir.index()].get_or_insert_with(|| FrameFinder::new(from, NEEDED_UNKNOWN));
+        let place = |offset: u64| usize::try_from(offset - from).unwrap_or(usize::MAX).min(bytes.len());
+        (finder.find(bytes, from, last).map(place), place(finder.keep_from()))
     }
 
     /// Bytes in buffers.

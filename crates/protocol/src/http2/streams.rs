@@ -1,0 +1,438 @@
+//! Streams: which heads and bodies make a transaction, and when it is finished (RFC 9113 §5, §8).
+//!
+//! A transaction is handed on when both of its messages have ended, when either side resets the stream, or
+//! when nothing more can come. The stream's number pairs them, so loss costs what was lost and no more. A number
+//! that is not open is either over (what comes is stale: frames that crossed a reset), or its request was lost or is
+//! still to come: which of them, the highest number and the losses of the direction tell.
+
+use offpath_types::{
+    Anomaly, BodyHint, Direction, FlowInfo, HttpVersion, RpcFacts, Span, Timestamp, Transaction,
+};
+
+use super::engine::{Engine, broken, has_gap};
+use super::fields::Fields;
+use super::session::{Block, Side, Stream};
+use crate::head::{RequestHead, ResponseHead};
+use crate::stage::Seen;
+
+/// How long a request waits for a response on a flow that never showed one: longer than mirrors reorder.
+const ONE_SIDED_WAIT_NANOS: u64 = 200_000_000;
+/// Resets of unanswered requests that are forgotten a second.
+const RESETS_LEAK: u64 = 10;
+
+impl Engine<'_> {
+    /// A header block was decoded, or could not be.
+    pub(super) fn head(&mut self, dir: Direction, block: &Block, fields: &Fields, seen: Timestamp) {
+        if self.s.requests.is_none()
+            && !block.is_promise
+            && let Some(request) = fields.is_request()
+        {
+            let requests = if request { dir } else { dir.flip() };
+            self.s.requests = Some(requests);
+            self.http.counters.flows_swapped_total += u64::from(requests == Direction::ToClient);
+        }
+        if block.is_promise {
+            self.promise(dir, block, fields, seen);
+        } else if self.is_request(dir) {
+            self.request(dir, block, fields, seen);
+        } else {
+            self.response(dir, block, fields, seen);
+        }
+    }
+
+    fn request(&mut self, dir: Direction, block: &Block, fields: &Fields, seen: Timestamp) {
+        let id = block.stream;
+        let lossy = self.half(dir).lossy;
+        match self.s.streams.get_mut(&id) {
+            Some(stream) if stream.request.head => {
+                if stream.request.done {
+                    self.http.counters.http2_heads_stale_total += 1;
+                    return;
+                }
+                stream.tx.anomalies.extend(fields.anomalies);
+                stream.tx.ended = stream.tx.ended.max(seen);
+                if block.end_stream {
+                    self.message_end(dir, id, seen, true);
+                }
+                return;
+            }
+            Some(_) => {}
+            None if (id <= self.s.highest && !lossy) || is_lost_trailer(fields, lossy) => {
+                self.http.counters.http2_heads_stale_total += 1;
+                return;
+            }
+            None => {}
+        }
+        self.s.highest = self.s.highest.max(id);
+        self.s.asked = true;
+        self.emit_one_sided();
+        self.open(id, block.started);
+        let Some(mut stream) = self.s.streams.remove(&id) else { return };
+        stream.tx.started = stream.tx.started.min(block.started);
+        stream.tx.ended = stream.tx.ended.max(seen);
+        self.read_request(&mut stream, fields);
+        stream.tx.fingerprint = match &self.s.print {
+            Some(print) if fields.unresolved == 0 && !fields.is_cut => {
+                print.of_request(stream.tx.fingerprint, &fields.pseudo_order)
+            }
+            // Another print than the one that this client has would be worse than none.
+            _ => 0,
+        };
+        self.s.streams.insert(id, stream);
+        if block.end_stream {
+            self.message_end(dir, id, seen, true);
+        }
+    }
+
+    /// Fills a stream from a request's head.
+    fn read_request(&mut self, stream: &mut Stream, fields: &Fields) {
+        let tx = &mut stream.tx;
+        tx.anomalies.extend(fields.anomalies);
+        if fields.request_lacks() {
+            tx.anomalies.insert(Anomaly::PseudoHeaderInvalid);
+        }
+        let headers = fields.headers();
+        let (method, target) = (fields.method(), fields.target());
+        let head = RequestHead { method, target, version: tx.version, headers: &headers };
+        stream.request.tap = self.http.facts.request_head(&head, tx);
+        stream.request.head = true;
+        stream.request.content_length = fields.content_length;
+        stream.is_head = method == b"HEAD";
+        stream.is_connect = method == b"CONNECT";
+        if method.is_empty() || !(fields.path_known() || stream.is_connect) {
+            tx.endpoint = Span::ABSENT;
+            tx.endpoint_hash = 0;
+        }
+        if fields.is_grpc {
+            name_procedure(tx);
+        }
+    }
+
+    fn response(&mut self, dir: Direction, block: &Block, fields: &Fields, seen: Timestamp) {
+        let id = block.stream;
+        let lossy = self.half(dir).lossy || self.half(dir.flip()).lossy;
+        let over = id <= self.s.highest || id.is_multiple_of(2);
+        if !self.s.streams.contains_key(&id) && ((over && !lossy) || is_lost_trailer(fields, lossy)) {
+            self.http.counters.http2_heads_stale_total += 1;
+            return;
+        }
+        self.open(id, block.started);
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        stream.tx.anomalies.extend(fields.anomalies);
+        stream.tx.ended = stream.tx.ended.max(seen);
+        if let Some(status) = fields.grpc_status {
+            rpc(&mut stream.tx).status = Some(status);
+        }
+        let trailers = stream.response.head && !(stream.tx.status.is_none() && fields.has_status());
+        let interim = matches!(fields.status, Some(100 | 102..=199));
+        if interim && !trailers {
+            stream.tx.interim_responses = stream.tx.interim_responses.saturating_add(1);
+        } else if !trailers {
+            if !fields.has_status() && fields.unresolved == 0 && !fields.is_cut {
+                stream.tx.anomalies.insert(Anomaly::PseudoHeaderInvalid);
+            }
+            stream.response.head = true;
+            stream.response.content_length = fields.content_length;
+            // A 101 that led here was no answer yet.
+            stream.tx.status = fields.status;
+            let headers = fields.headers();
+            let status = fields.status.unwrap_or(0);
+            let head = ResponseHead { version: stream.tx.version, status, headers: &headers };
+            stream.response.tap = self.http.facts.response_head(&head, &mut stream.tx);
+            if stream.is_connect && (200..300).contains(&status) {
+                stream.tx.anomalies.insert(Anomaly::Tunnelled);
+            }
+        }
+        if block.end_stream {
+            self.message_end(dir, id, seen, true);
+        }
+    }
+
+    /// The server promises the answer to a request that it makes up (RFC 9113 §8.4).
+    fn promise(&mut self, dir: Direction, block: &Block, fields: &Fields, seen: Timestamp) {
+        let Some(id) = block.promised.filter(|id| *id > 0 && id.is_multiple_of(2)) else { return };
+        if self.is_request(dir) || self.s.streams.contains_key(&id) {
+            self.http.counters.http2_heads_stale_total += 1;
+            return;
+        }
+        self.http.counters.http2_pushes_total += 1;
+        self.open(id, block.started);
+        let Some(mut stream) = self.s.streams.remove(&id) else { return };
+        stream.tx.ended = stream.tx.ended.max(seen);
+        self.read_request(&mut stream, fields);
+        stream.request.tap = None;
+        stream.request.done = true;
+        stream.request.whole = true;
+        stream.tx.anomalies.insert(Anomaly::Pushed);
+        // The client did not write this.
+        stream.tx.fingerprint = 0;
+        stream.tx.stack_contradicted = false;
+        self.s.streams.insert(id, stream);
+    }
+
+    /// Makes sure that stream `id` is open.
+    fn open(&mut self, id: u32, started: Timestamp) {
+        if self.s.streams.contains_key(&id) {
+            return;
+        }
+        let limits = &self.http.config.limits;
+        let (per_flow, total) = (limits.http2_streams_max.max(1), limits.open_transactions_max);
+        while self.s.streams.len() >= per_flow || self.http.open_requests >= total {
+            let Some(oldest) = self.s.streams.first_key_value().map(|(id, _)| *id) else { break };
+            self.http.counters.pipeline_overflow_total += 1;
+            self.abort(oldest, &[Anomaly::PipelineOverflow]);
+        }
+        let client_side = match self.s.request_dir() {
+            Direction::ToServer => self.flow.client_side,
+            Direction::ToClient => self.flow.client_side.flip(),
+        };
+        let names = self.s.context.names(self.flow);
+        let mut tx = Transaction::new(FlowInfo { client_side, ..*self.flow }, names.flow_id, 0, started);
+        tx.community_id = names.community_id;
+        tx.version = HttpVersion::V2;
+        if let Some(client) = self.s.context.proxied.as_deref() {
+            tx.client = *client;
+            tx.client_forwarded = true;
+        }
+        self.add(id, tx, Side::default());
+    }
+
+    /// Opens stream `id`.
+    pub(super) fn add(&mut self, id: u32, mut tx: Transaction, request: Side) {
+        tx.rare.get_or_insert_default().stream = Some(id);
+        let stream = Stream { tx, request, response: Side::default(), is_head: false, is_connect: false };
+        self.http.open_requests += 1;
+        self.s.streams.insert(id, Box::new(stream));
+    }
+
+    /// Body bytes without their padding.
+    pub(super) fn body(&mut self, dir: Direction, id: u32, bytes: &[u8], seen: Timestamp) {
+        self.http.counters.bytes_body_total += bytes.len() as u64;
+        let request = self.is_request(dir);
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        let (side, tx) = stream.side(request);
+        if side.done {
+            return;
+        }
+        count(tx, request, bytes.len() as u64);
+        tx.ended = tx.ended.max(seen);
+        if let Some(tap) = side.tap.as_deref_mut() {
+            self.http.facts.body(tap, bytes);
+        }
+    }
+
+    /// Missing body bytes of which the length is known.
+    pub(super) fn body_gap(&mut self, dir: Direction, id: u32, len: u64) {
+        let request = self.is_request(dir);
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        let (side, tx) = stream.side(request);
+        if side.done {
+            return;
+        }
+        count(tx, request, len);
+        tx.anomalies.insert(broken(request, true));
+        if let Some(tap) = side.tap.as_deref_mut() {
+            self.http.facts.body_gap(tap);
+        }
+    }
+
+    /// Ends the message of `dir` on stream `id`; `seen` is when its last byte was seen, zero where it was not.
+    pub(super) fn message_end(&mut self, dir: Direction, id: u32, seen: Timestamp, whole: bool) {
+        let request = self.is_request(dir);
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        if stream.side(request).0.done {
+            return;
+        }
+        let bodyless = !request && (stream.is_head || matches!(stream.tx.status, Some(204 | 304)));
+        let (side, tx) = stream.side(request);
+        side.done = true;
+        tx.ended = tx.ended.max(seen);
+        side.whole = whole && side.head && !side.cut && !has_gap(tx.anomalies, request);
+        if !side.head && !request {
+            tx.anomalies.insert(Anomaly::ResponseGap);
+        }
+        let bytes = if request { tx.request_body_bytes } else { tx.response_body_bytes };
+        if side.whole && !bodyless && side.content_length.is_some_and(|n| n != bytes) {
+            // A gateway to HTTP/1 that passes both on is open to smuggling.
+            tx.anomalies.insert(Anomaly::ContentLengthConflict);
+        }
+        if let Some(tap) = side.tap.take() {
+            if request {
+                self.http.facts.request_body_end(tap, tx);
+            } else {
+                self.http.facts.response_body_end(tap, tx);
+            }
+        }
+        self.settle(id);
+    }
+
+    /// Emits stream `id` if nothing more can come of it.
+    fn settle(&mut self, id: u32) {
+        let requests = self.s.request_dir();
+        let (lossy, responses_ended) = (self.half(requests).lossy, self.half(requests.flip()).ended);
+        let Some(stream) = self.s.streams.get(&id) else { return };
+        let (request, response) = (&stream.request, &stream.response);
+        let unasked = !request.head && (lossy || id <= self.s.highest);
+        if response.done && (request.done || request.cut || unasked) || request.done && responses_ended {
+            self.abort(id, &[]);
+        }
+    }
+
+    /// RST_STREAM.
+    pub(super) fn reset(&mut self, dir: Direction, id: u32, seen: Timestamp) {
+        let by_client = self.is_request(dir);
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        stream.tx.ended = stream.tx.ended.max(seen);
+        self.http.counters.http2_streams_reset_total += 1;
+        let unanswered = by_client && !stream.response.head && !id.is_multiple_of(2);
+        let max = self.http.config.limits.http2_resets_max;
+        if unanswered && self.s.resets.add(seen, RESETS_LEAK, max) {
+            self.http.counters.http2_rapid_resets_total += 1;
+            return self.abort(id, &[Anomaly::StreamReset, Anomaly::RapidReset]);
+        }
+        self.abort(id, &[Anomaly::StreamReset]);
+    }
+
+    /// Frames of `dir` were lost: any message in progress may lack some, its end among them.
+    pub(super) fn cut_open(&mut self, dir: Direction) {
+        let request = self.is_request(dir);
+        let mut answered = Vec::new();
+        for (id, stream) in &mut self.s.streams {
+            let (side, tx) = stream.side(request);
+            if side.head && !side.done {
+                side.cut = true;
+                tx.anomalies.insert(broken(request, true));
+                if let Some(tap) = side.tap.as_deref_mut() {
+                    self.http.facts.body_gap(tap);
+                }
+                if request && stream.response.done {
+                    answered.push(*id);
+                }
+            }
+        }
+        answered.into_iter().for_each(|id| self.settle(id));
+    }
+
+    /// No more requests come: those that are unfinished end here.
+    pub(super) fn end_requests(&mut self) {
+        let dir = self.s.request_dir();
+        let open: Vec<u32> = self
+            .s
+            .streams
+            .iter()
+            .filter(|(_, s)| s.request.head && !s.request.done)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in open {
+            if let Some(stream) = self.s.streams.get_mut(&id)
+                && !stream.request.cut
+            {
+                stream.tx.anomalies.insert(Anomaly::RequestTruncated);
+            }
+            self.message_end(dir, id, Timestamp::ZERO, false);
+        }
+        let answered: Vec<u32> =
+            self.s.streams.iter().filter(|(_, s)| s.response.done).map(|(id, _)| *id).collect();
+        answered.into_iter().for_each(|id| self.abort(id, &[]));
+    }
+
+    /// Nothing more comes: everything that is open is emitted.
+    pub(super) fn emit_all(&mut self) {
+        while let Some(id) = self.s.streams.first_key_value().map(|(id, _)| *id) {
+            self.abort(id, &[]);
+        }
+    }
+
+    /// On a flow of which only the requests are captured: emits what has waited long enough.
+    fn emit_one_sided(&mut self) {
+        if self.half(self.s.request_dir().flip()).touched {
+            return;
+        }
+        while let Some((id, stream)) = self.s.streams.first_key_value()
+            && stream.request.done
+            && self.now.nanos_since(stream.tx.ended) >= ONE_SIDED_WAIT_NANOS
+        {
+            let id = *id;
+            self.abort(id, &[]);
+        }
+    }
+
+    /// Emits stream `id` as it is.
+    fn abort(&mut self, id: u32, anomalies: &[Anomaly]) {
+        let Some(mut stream) = self.s.streams.remove(&id) else { return };
+        self.http.open_requests -= 1;
+        anomalies.iter().for_each(|a| stream.tx.anomalies.insert(*a));
+        for request in [true, false] {
+            let (side, tx) = stream.side(request);
+            if side.head && !side.done {
+                side.whole = false;
+                if !side.cut {
+                    tx.anomalies.insert(broken(request, false));
+                }
+            }
+            match side.tap.take() {
+                Some(tap) if request => self.http.facts.request_body_end(tap, tx),
+                Some(tap) => self.http.facts.response_body_end(tap, tx),
+                None => {}
+            }
+        }
+        let Stream { mut tx, request, response, .. } = *stream;
+        tx.complete = request.whole && response.whole;
+        judge_rpc(&mut tx);
+        let upgraded = tx.status == Some(101);
+        let seen = if !request.head { Seen::Response } else { Seen::of_request(response.head || upgraded) };
+        self.http.emit(&mut self.s.context, self.flow, self.now, tx, seen, self.out);
+    }
+}
+
+impl Stream {
+    /// Returns one of its messages, and the transaction.
+    fn side(&mut self, request: bool) -> (&mut Side, &mut Transaction) {
+        (if request { &mut self.request } else { &mut self.response }, &mut self.tx)
+    }
+}
+
+/// Tells whether a head on a stream that nobody opened is a trailer of a message whose head was lost.
+fn is_lost_trailer(fields: &Fields, lossy: bool) -> bool {
+    lossy && fields.is_request().is_none() && fields.unresolved == 0 && !fields.is_cut
+}
+
+fn count(tx: &mut Transaction, request: bool, len: u64) {
+    let total = if request { &mut tx.request_body_bytes } else { &mut tx.response_body_bytes };
+    *total = total.saturating_add(len);
+}
+
+fn rpc(tx: &mut Transaction) -> &mut RpcFacts {
+    tx.rare.get_or_insert_default().rpc.get_or_insert_default()
+}
+
+/// Takes service and method from the path of a gRPC call: `/package.Service/Method`.
+fn name_procedure(tx: &mut Transaction) {
+    let path = tx.text.get(tx.path).strip_prefix(b"/").unwrap_or_default();
+    let cut = memchr::memrchr(b'/', path);
+    let (service, method) = match cut {
+        Some(at) => (path[..at].to_vec(), path[at + 1..].to_vec()),
+        None => (Vec::new(), path.to_vec()),
+    };
+    let [service, method] = [service, method].map(|name| match &name[..] {
+        [] => Span::ABSENT,
+        name => tx.text.push(name),
+    });
+    let rpc = rpc(tx);
+    (rpc.service, rpc.method) = (service, method);
+}
+
+/// A gRPC call fails under the status 200: what its own status says of a login.
+fn judge_rpc(tx: &mut Transaction) {
+    let Some(status) = tx.rare.as_ref().and_then(|r| r.rpc).and_then(|r| r.status) else { return };
+    let login = tx.login.password.is_some() || tx.login.path_looks_like_login;
+    if login && tx.login.body_hint == BodyHint::None {
+        tx.login.body_hint = match status {
+            0 => BodyHint::Success,
+            // INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, UNAUTHENTICATED: the caller's
+            // fault. The others are the server's or the network's.
+            3 | 5 | 7 | 9 | 16 => BodyHint::Failure,
+            _ => BodyHint::None,
+        };
+    }
+}

@@ -1,0 +1,599 @@
+//! Dialogues made of frames; each is run whole, and again cut at every byte.
+
+use offpath_types::{
+    BodyHint, Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Peer, Timestamp,
+    Transaction, TunnelId,
+};
+
+use crate::{Http, ProtocolConfig, ProtocolCounters};
+
+const UP: Direction = Direction::ToServer;
+const DOWN: Direction = Direction::ToClient;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH: u8 = 5;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const ES: u8 = 1;
+const EH: u8 = 4;
+const PADDED: u8 = 8;
+const PRIO: u8 = 0x20;
+
+#[derive(Clone, Debug)]
+enum What {
+    Data(Vec<u8>),
+    Gap(u64),
+    End,
+}
+
+type Event = (Direction, What);
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    out.extend([kind, flags]);
+    out.extend(stream.to_be_bytes());
+    out.extend(payload);
+    out
+}
+
+/// A literal field; `index`: it enters the table.
+fn literal(index: bool, name: &str, value: &str) -> Vec<u8> {
+    let mut out = vec![if index { 0x40 } else { 0x00 }];
+    for text in [name, value] {
+        assert!(text.len() < 127);
+        out.push(text.len() as u8);
+        out.extend(text.as_bytes());
+    }
+    out
+}
+
+fn fields(list: &[(&str, &str)]) -> Vec<u8> {
+    list.iter().flat_map(|(n, v)| literal(false, n, v)).collect()
+}
+
+fn get(path: &str) -> Vec<u8> {
+    fields(&[(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "shop.test")])
+}
+
+fn settings() -> Vec<u8> {
+    frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])
+}
+
+fn client(frames: &[Vec<u8>]) -> Event {
+    (UP, What::Data([PREFACE.to_vec(), settings(), frames.concat()].concat()))
+}
+
+fn up(frames: &[Vec<u8>]) -> Event {
+    (UP, What::Data(frames.concat()))
+}
+
+fn down(frames: &[Vec<u8>]) -> Event {
+    (DOWN, What::Data(frames.concat()))
+}
+
+fn ok(stream: u32, body: &str) -> Vec<u8> {
+    [frame(HEADERS, EH, stream, &[0x88]), frame(DATA, ES, stream, body.as_bytes())].concat()
+}
+
+fn run(
+    config: &ProtocolConfig,
+    midstream: bool,
+    events: &[Event],
+    cuts: impl Fn(usize) -> Vec<usize>,
+) -> (Vec<Transaction>, ProtocolCounters) {
+    let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
+    let (key, client_side) = FlowKey::new(peer(1, 40_000), peer(2, 80), TunnelId(0));
+    let opened = Timestamp::from_nanos(7);
+    let flow = FlowInfo { key, client_side, opened, midstream, envelope: Default::default() };
+    let mut http = Http::new(config.clone(), IdentityKey::new([1; 32]));
+    let mut s = http.open(&flow);
+    let (mut out, mut next) = (Vec::new(), [0u64; 2]);
+    let mut now = Timestamp::from_nanos(1_000_000_000);
+    for (dir, what) in events {
+        now = now.plus_nanos(1_000_000);
+        let d = dir.index();
+        match what {
+            What::Data(bytes) => {
+                let mut from = 0;
+                for to in cuts(bytes.len()).into_iter().chain([bytes.len()]).filter(|c| *c <= bytes.len()) {
+                    if to <= from {
+                        continue;
+                    }
+                    let peer_acked = Some(next[1 - d]);
+                    let chunk =
+                        Chunk::Data { bytes: &bytes[from..to], offset: next[d], peer_acked, seen: now };
+                    http.chunk(&mut s, &flow, *dir, chunk, now, &mut out);
+                    next[d] += (to - from) as u64;
+                    from = to;
+                }
+            }
+            What::Gap(len) => {
+                let chunk = Chunk::Gap { len: *len, offset: next[d], seen: now };
+                http.chunk(&mut s, &flow, *dir, chunk, now, &mut out);
+                next[d] += len;
+            }
+            What::End => {
+                let chunk = Chunk::End { reason: EndReason::Fin, seen: now };
+                http.chunk(&mut s, &flow, *dir, chunk, now, &mut out);
+            }
+        }
+    }
+    http.close(s, &flow, now, &mut out);
+    assert_eq!((http.held_bytes(), http.open_requests()), (0, 0));
+    crate::http1::assert_balanced(http.counters());
+    (out, *http.counters())
+}
+
+/// `1 GET /path 200 5>7 whole [anomalies]`
+fn summary(tx: &Transaction) -> String {
+    let text = |span| String::from_utf8_lossy(tx.text.get(span)).into_owned();
+    let or = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let stream = tx.rare.as_ref().and_then(|r| r.stream).map_or("-".into(), |s| s.to_string());
+    let status = tx.status.map_or("-".to_owned(), |s| s.to_string());
+    let odd: Vec<_> = tx.anomalies.iter().map(|a| a.name()).collect();
+    format!(
+        "{stream} {} {} {status} {}>{}{}{}",
+        or(text(tx.method)),
+        or(text(tx.target)),
+        tx.request_body_bytes,
+        tx.response_body_bytes,
+        if tx.complete { " whole" } else { "" },
+        if odd.is_empty() { String::new() } else { format!(" [{}]", odd.join(" ")) },
+    )
+}
+
+/// Runs whole, byte by byte and cut once at every place; returns what all of these gave.
+fn check(
+    name: &str,
+    midstream: bool,
+    events: &[Event],
+    want: &[&str],
+) -> (Vec<Transaction>, ProtocolCounters) {
+    let config = ProtocolConfig::default();
+    let whole = run(&config, midstream, events, |_| Vec::new());
+    let got: Vec<_> = whole.0.iter().map(summary).collect();
+    assert_eq!(got, want, "{name}");
+    let bytewise = run(&config, midstream, events, |len| (1..len).collect());
+    assert_eq!(bytewise.0, whole.0, "{name}, byte by byte");
+    let longest = events.iter().map(|(_, w)| if let What::Data(b) = w { b.len() } else { 0 }).max().unwrap();
+    for at in 1..longest {
+        assert_eq!(run(&config, midstream, events, |_| vec![at]).0, whole.0, "{name}, cut at {at}");
+    }
+    whole
+}
+
+#[test]
+fn requests_and_responses_pair_by_stream() {
+    let events = [
+        client(&[frame(HEADERS, EH | ES, 1, &get("/a")), frame(HEADERS, EH | ES, 3, &get("/b"))]),
+        down(&[settings(), frame(SETTINGS, 1, 0, &[])]),
+        down(&[frame(HEADERS, EH, 3, &[0x88]), frame(HEADERS, EH, 1, &[0x8d]), frame(DATA, 0, 3, b"xy")]),
+        down(&[frame(DATA, ES, 1, b"no"), frame(DATA, PADDED | ES, 3, b"\x02z\0\0")]),
+    ];
+    let (txs, counters) =
+        check("interleaved", false, &events, &["1 GET /a 404 0>2 whole", "3 GET /b 200 0>3 whole"]);
+    assert_eq!(txs[0].text.get(txs[0].domain), b"shop.test");
+    assert_eq!((counters.flows_http2_total, counters.bytes_body_total), (1, 5));
+    assert_ne!(txs[0].fingerprint, 0);
+    assert_eq!(txs[0].fingerprint, txs[1].fingerprint);
+}
+
+#[test]
+fn heads_in_all_their_frames() {
+    let post = [
+        fields(&[(":method", "POST"), (":scheme", "http"), (":path", "/login"), ("host", "h")]),
+        fields(&[("cookie", "a=1"), ("cookie", "sid=2"), ("content-length", "3")]),
+    ]
+    .concat();
+    let (a, rest) = post.split_at(10);
+    let (b, c) = rest.split_at(1);
+    let mut first = vec![3, 0, 0, 0, 0, 16];
+    first.extend(a);
+    first.extend([0; 3]);
+    let trailers = fields(&[("x-sum", "1")]);
+    let events = [
+        client(&[
+            frame(HEADERS, PADDED | PRIO, 1, &first),
+            frame(CONTINUATION, 0, 1, b),
+            frame(CONTINUATION, EH, 1, c),
+            frame(DATA, 0, 1, b"abc"),
+            frame(HEADERS, EH | ES, 1, &trailers),
+        ]),
+        down(&[
+            settings(),
+            frame(HEADERS, EH, 1, &fields(&[(":status", "103")])),
+            frame(HEADERS, EH, 1, &fields(&[(":status", "201")])),
+            frame(HEADERS, EH | ES, 1, &trailers),
+        ]),
+    ];
+    let (txs, _) = check("continuation", false, &events, &["1 POST /login 201 3>0 whole"]);
+    assert_eq!(txs[0].interim_responses, 1);
+    assert!(txs[0].session.is_some(), "the crumbs are one field");
+}
+
+#[test]
+fn what_a_stream_may_suffer() {
+    let head = |stream, path| frame(HEADERS, EH | ES, stream, &get(path));
+    let open = |stream, path| frame(HEADERS, EH, stream, &get(path));
+    let rst = |stream| frame(RST, 0, stream, &[0, 0, 0, 8]);
+    let status = |stream, code: &str| frame(HEADERS, EH | ES, stream, &fields(&[(":status", code)]));
+    let mut promise = vec![0, 0, 0, 2];
+    promise.extend(get("/pushed.css"));
+    for (name, events, want) in [
+        (
+            "reset by the client; what crosses it is stale",
+            vec![
+                client(&[head(1, "/a"), rst(1), head(3, "/b")]),
+                down(&[settings(), ok(1, "late"), ok(3, "b")]),
+            ],
+            vec!["1 GET /a - 0>0 [response_missing stream_reset]", "3 GET /b 200 0>1 whole"],
+        ),
+        (
+            "reset by the server in the body",
+            vec![
+                client(&[head(1, "/a")]),
+                down(&[settings(), frame(HEADERS, EH, 1, &[0x88]), frame(DATA, 0, 1, b"ab"), rst(1)]),
+            ],
+            vec!["1 GET /a 200 0>2 [response_truncated stream_reset]"],
+        ),
+        (
+            "pushed",
+            vec![
+                client(&[head(1, "/")]),
+                down(&[settings(), frame(PUSH, EH, 1, &promise), ok(1, "page"), ok(2, "css")]),
+            ],
+            vec!["1 GET / 200 0>4 whole", "2 GET /pushed.css 200 0>3 whole [pushed]"],
+        ),
+        (
+            "answered before its end",
+            vec![
+                client(&[open(1, "/up")]),
+                down(&[settings(), status(1, "413")]),
+                up(&[frame(DATA, ES, 1, b"xyz")]),
+            ],
+            vec!["1 GET /up 413 3>0 whole"],
+        ),
+        (
+            "never answered",
+            vec![client(&[head(1, "/a"), open(3, "/b")]), (UP, What::End), (DOWN, What::End)],
+            vec!["1 GET /a - 0>0 [response_missing]", "3 GET /b - 0>0 [request_truncated response_missing]"],
+        ),
+        (
+            "a length that is a lie",
+            vec![
+                client(&[
+                    frame(HEADERS, EH, 1, &[get("/a"), fields(&[("content-length", "5")])].concat()),
+                    frame(DATA, ES, 1, b"abc"),
+                ]),
+                down(&[settings(), status(1, "200")]),
+            ],
+            vec!["1 GET /a 200 3>0 whole [content_length_conflict]"],
+        ),
+        (
+            "pseudo-header fields out of place",
+            vec![
+                client(&[frame(HEADERS, EH | ES, 1, &[fields(&[("a", "b")]), get("/a")].concat())]),
+                down(&[settings(), status(1, "200")]),
+            ],
+            vec!["1 GET /a 200 0>0 whole [pseudo_header_invalid]"],
+        ),
+        (
+            "a block that is no HPACK",
+            vec![
+                client(&[frame(HEADERS, EH | ES, 1, &[0x80]), head(3, "/b")]),
+                down(&[settings(), status(1, "400"), status(3, "200")]),
+            ],
+            vec!["1 - - 400 0>0 whole [header_block_lost]", "3 GET /b 200 0>0 whole"],
+        ),
+    ] {
+        check(name, false, &events, &want);
+    }
+}
+
+#[test]
+fn the_server_may_speak_first() {
+    let events =
+        [down(&[settings()]), client(&[frame(HEADERS, EH | ES, 1, &get("/a"))]), down(&[ok(1, "hi")])];
+    check("server first", false, &events, &["1 GET /a 200 0>2 whole"]);
+    let no = [(DOWN, What::Data(vec![0, 0, 5, 4, 0, 0, 0, 0, 0])), up(&[b"hello\n".to_vec()])];
+    let (_, counters) = check("not quite", false, &no, &[]);
+    assert_eq!(counters.flows_not_http_total, 1);
+}
+
+#[test]
+fn an_upgraded_request_is_answered_on_stream_1() {
+    let ask = b"GET /up HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
+    let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    let events = [
+        (UP, What::Data(ask.to_vec())),
+        (DOWN, What::Data([yes.to_vec(), settings()].concat())),
+        client(&[frame(HEADERS, EH | ES, 3, &get("/next"))]),
+        down(&[ok(1, "one"), ok(3, "three")]),
+    ];
+    let want = ["1 GET /up 200 0>3 whole [upgraded]", "3 GET /next 200 0>5 whole"];
+    let (_, counters) = check("h2c", false, &events, &want);
+    assert_eq!((counters.flows_http2_total, counters.flows_http1_total), (1, 0));
+    // The response's first frames in one packet with the 101, before the client's preface.
+    let events = [
+        (UP, What::Data(ask.to_vec())),
+        (DOWN, What::Data([yes.to_vec(), settings(), ok(1, "one")].concat())),
+    ];
+    check("h2c at once", false, &events, &want[..1]);
+}
+
+#[test]
+fn http2_goes_through_a_tunnel() {
+    let events = [
+        (UP, What::Data(b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n".to_vec())),
+        (DOWN, What::Data(b"HTTP/1.1 200 OK\r\n\r\n".to_vec())),
+        client(&[frame(HEADERS, EH | ES, 1, &get("/in"))]),
+        down(&[settings(), ok(1, "side")]),
+    ];
+    check("tunnel", false, &events, &["- CONNECT h:80 200 0>0 whole [tunnelled]", "1 GET /in 200 0>4 whole"]);
+}
+
+/// Requests whose fields enter the table, and one that refers to them: `/hot` is field 0, `x-id` field 1.
+fn warm() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let first = [vec![0x82, 0x86], literal(true, ":path", "/hot"), literal(true, "x-id", "7")].concat();
+    let again = vec![0x82, 0x86, 0xbf, 0xbe];
+    let fresh = [vec![0x82, 0x86], literal(false, ":path", "/new")].concat();
+    (first, again, fresh)
+}
+
+#[test]
+fn a_connection_joined_late_says_what_it_does_not_know() {
+    let (first, again, fresh) = warm();
+    let full = [
+        frame(HEADERS, EH | ES, 1, &first),
+        frame(HEADERS, EH | ES, 3, &again),
+        frame(HEADERS, EH | ES, 5, &fresh),
+        frame(HEADERS, EH | ES, 7, &fresh),
+    ];
+    let answers = [ok(1, "1"), ok(3, "333"), ok(5, "5"), ok(7, "7")];
+    for skip in 0..3 {
+        let events = [up(&full[skip..]), down(&answers[skip..])];
+        let want = [
+            "1 GET /hot 200 0>1 whole [midstream]",
+            if skip == 0 {
+                "3 GET /hot 200 0>3 whole"
+            } else {
+                "3 GET - 200 0>3 whole [midstream header_unresolved]"
+            },
+            if skip == 2 { "5 GET /new 200 0>1 whole [midstream]" } else { "5 GET /new 200 0>1 whole" },
+            "7 GET /new 200 0>1 whole",
+        ];
+        let (txs, counters) = check("late", true, &events, &want[skip..]);
+        assert_eq!(counters.flows_http2_total, 1);
+        assert!(txs.iter().all(|tx| tx.fingerprint == 0), "its settings were not seen");
+        // The other way round: the capture has the roles wrong.
+        let events = [(DOWN, events[0].1.clone()), (UP, events[1].1.clone())];
+        let (_, counters) = check("late and swapped", true, &events, &want[skip..]);
+        assert_eq!(counters.flows_swapped_total, 1);
+    }
+}
+
+#[test]
+fn joined_at_any_byte_nothing_is_invented() {
+    let (first, again, fresh) = warm();
+    let mut all = Vec::new();
+    for stream in (1..60).step_by(2) {
+        let block = if stream == 1 {
+            &first
+        } else if stream % 3 == 0 {
+            &again
+        } else {
+            &fresh
+        };
+        all.extend(frame(HEADERS, EH, stream, block));
+        all.extend(frame(DATA, ES, stream, &[b'x'; 40]));
+    }
+    for at in 1..all.len() - 400 {
+        let events = [up(&[all[at..].to_vec()])];
+        let (txs, counters) = run(&ProtocolConfig::default(), true, &events, |_| Vec::new());
+        assert_eq!(counters.flows_http2_total, 1, "from {at}");
+        for tx in &txs {
+            let known = tx.text.get(tx.target);
+            assert!([&b""[..], b"/new"].contains(&known), "from {at}: {}", summary(tx));
+        }
+        assert!(txs.len() >= 4, "from {at}: {}", txs.len());
+    }
+}
+
+#[test]
+fn other_traffic_joined_late_is_no_http2() {
+    let mut random = 1u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as u8
+    };
+    let noise: Vec<u8> = (0..200_000).map(|_| next()).collect();
+    let sparse: Vec<u8> = (0..200_000).map(|_| if next() < 200 { 0 } else { next() }).collect();
+    for (name, bytes) in [("noise", noise), ("sparse", sparse), ("zeros", vec![0; 200_000])] {
+        let events: Vec<Event> = bytes.chunks(1400).map(|c| up(&[c.to_vec()])).collect();
+        let (txs, counters) = run(&ProtocolConfig::default(), true, &events, |_| Vec::new());
+        assert_eq!((txs.len(), counters.flows_http2_total), (0, 0), "{name}");
+    }
+}
+
+#[test]
+fn gaps_cost_what_they_hide() {
+    let (first, again, fresh) = warm();
+    let head = |stream, block: &[u8]| frame(HEADERS, EH | ES, stream, block);
+    let body = frame(DATA, ES, 1, &[b'x'; 100]);
+    for (name, events, want) in [
+        (
+            "inside a body the frames go on",
+            vec![
+                client(&[head(1, &get("/a")), head(3, &get("/b"))]),
+                down(&[settings(), frame(HEADERS, EH, 1, &[0x88]), body[..20].to_vec()]),
+                (DOWN, What::Gap(50)),
+                down(&[body[70..].to_vec(), ok(3, "b")]),
+            ],
+            vec!["1 GET /a 200 0>100 [response_gap]", "3 GET /b 200 0>1 whole"],
+        ),
+        (
+            "past a body's end the next frame is found",
+            vec![
+                client(&[head(1, &get("/a")), head(3, &get("/b"))]),
+                down(&[settings(), frame(HEADERS, EH, 1, &[0x88]), body[..20].to_vec()]),
+                (DOWN, What::Gap(111)),
+                down(&[ok(3, "b")]),
+            ],
+            vec!["1 GET /a 200 0>100 [response_gap]", "3 GET /b 200 0>1 whole"],
+        ),
+        (
+            "what a lost block added to the table is unknown",
+            vec![
+                client(&[]),
+                (UP, What::Gap(head(1, &first).len() as u64)),
+                up(&[head(3, &again), head(5, &fresh), head(7, &fresh)]),
+                down(&[settings(), ok(3, "3"), ok(5, "5"), ok(7, "7")]),
+            ],
+            vec![
+                "3 GET - 200 0>1 whole [header_unresolved]",
+                "5 GET /new 200 0>1 whole",
+                "7 GET /new 200 0>1 whole",
+            ],
+        ),
+        (
+            "inside a block the frames go on and the table does not",
+            vec![
+                client(&[frame(HEADERS, EH | ES, 1, &first)[..20].to_vec()]),
+                (UP, What::Gap(frame(HEADERS, EH | ES, 1, &first).len() as u64 - 20)),
+                up(&[head(3, &again), head(5, &fresh)]),
+                down(&[settings(), ok(1, "1"), ok(3, "3"), ok(5, "5")]),
+            ],
+            vec![
+                "1 - - 200 0>1 [request_gap header_block_lost]",
+                "3 GET - 200 0>1 whole [header_unresolved]",
+                "5 GET /new 200 0>1 whole",
+            ],
+        ),
+    ] {
+        check(name, false, &events, &want);
+    }
+}
+
+#[test]
+fn grpc_names_the_call_and_its_outcome() {
+    let call = fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/shop.v1.Auth/Login"),
+        ("content-type", "application/grpc+proto"),
+    ]);
+    let head = fields(&[(":status", "200"), ("content-type", "application/grpc")]);
+    for (name, answer, status, hint) in [
+        (
+            "trailers",
+            vec![
+                frame(HEADERS, EH, 1, &head),
+                frame(DATA, 0, 1, b"\0\0\0\0\x01a"),
+                frame(HEADERS, EH | ES, 1, &fields(&[("grpc-status", "16")])),
+            ],
+            16,
+            BodyHint::Failure,
+        ),
+        (
+            "trailers only",
+            vec![frame(HEADERS, EH | ES, 1, &[head.clone(), fields(&[("grpc-status", "0")])].concat())],
+            0,
+            BodyHint::Success,
+        ),
+    ] {
+        let events = [
+            client(&[frame(HEADERS, EH, 1, &call), frame(DATA, ES, 1, b"\0\0\0\0\x02ab")]),
+            down(&[settings(), answer.concat()]),
+        ];
+        let (txs, _) = run(&ProtocolConfig::default(), false, &events, |len| (1..len).collect());
+        let rpc = txs[0].rare.as_ref().unwrap().rpc.unwrap();
+        assert_eq!(txs[0].text.get(rpc.service), b"shop.v1.Auth", "{name}");
+        assert_eq!(txs[0].text.get(rpc.method), b"Login", "{name}");
+        assert_eq!((rpc.status, txs[0].login.body_hint), (Some(status), hint), "{name}");
+    }
+}
+
+#[test]
+fn limits_hold_and_are_counted() {
+    let mut config = ProtocolConfig::default();
+    config.limits.http2_streams_max = 4;
+    config.limits.http2_list_bytes_max = 300;
+    config.limits.http2_block_bytes_max = 200;
+    config.limits.http2_resets_max = 3;
+    config.limits.http2_useless_max = 5;
+    let head = |stream| frame(HEADERS, EH | ES, stream, &get("/a"));
+    let go = |frames: &[Vec<u8>]| run(&config, false, &[client(frames)], |_| Vec::new());
+    let named = |txs: &[Transaction], name: &str| {
+        txs.iter().filter(|tx| tx.anomalies.iter().any(|a| a.name() == name)).count() as u64
+    };
+
+    let (txs, counters) = go(&[1, 3, 5, 7, 9, 11].map(head));
+    assert_eq!((named(&txs, "pipeline_overflow"), counters.pipeline_overflow_total), (2, 2), "streams");
+
+    let rapid: Vec<_> = [1, 3, 5, 7, 9].map(|s| [head(s), frame(RST, 0, s, &[0, 0, 0, 8])].concat()).to_vec();
+    let (txs, counters) = go(&rapid);
+    assert_eq!((named(&txs, "rapid_reset"), counters.http2_rapid_resets_total), (2, 2), "rapid reset");
+
+    let flood: Vec<_> = [head(1)].into_iter().chain((0..9).map(|_| frame(PING, 0, 0, &[0; 8]))).collect();
+    let (txs, counters) = go(&flood);
+    assert_eq!((named(&txs, "frame_flood"), counters.http2_frames_flood_total), (1, 5), "SETTINGS and PING");
+
+    let many: Vec<_> = (0..4).map(|i| (format!("x-{i}"), "v".repeat(30))).collect();
+    let many: Vec<u8> = many.iter().flat_map(|(n, v)| literal(true, n, v)).collect();
+    let long = frame(HEADERS, EH | ES, 1, &[vec![0x82, 0x86, 0x84], many].concat());
+    let (txs, counters) = go(&[long, frame(HEADERS, EH | ES, 3, &[0x82, 0x86, 0x84, 0xbe])]);
+    assert!(named(&txs, "head_too_long") == 1 && counters.http2_fields_over_limit_total > 0, "list");
+    assert_eq!(counters.http2_fields_unresolved_total, 0, "the table is in step");
+
+    let pieces: Vec<_> = (0..20)
+        .map(|i| match i {
+            0 => frame(HEADERS, ES, 1, &literal(false, "a", "0123456789")),
+            i => frame(CONTINUATION, if i == 19 { EH } else { 0 }, 1, &literal(false, "a", "0123456789")),
+        })
+        .collect();
+    let (txs, counters) = go(&[pieces.concat(), head(3)]);
+    assert_eq!(
+        (named(&txs, "header_block_lost"), counters.http2_blocks_lost_total),
+        (1, 1),
+        "CONTINUATION flood"
+    );
+    assert_eq!(summary(&txs[1]), "3 GET /a - 0>0 [response_missing]", "and the frames go on");
+}
+
+#[test]
+fn every_prefix_ends_somehow() {
+    let (first, again, _) = warm();
+    let all = [
+        PREFACE.to_vec(),
+        settings(),
+        frame(HEADERS, 0, 1, &first[..5]),
+        frame(CONTINUATION, EH, 1, &first[5..]),
+        frame(DATA, PADDED, 1, b"\x01ab\0"),
+        frame(HEADERS, EH | ES, 3, &again),
+        frame(RST, 0, 1, &[0, 0, 0, 1]),
+    ]
+    .concat();
+    for len in 1..all.len() {
+        let events = [up(&[all[..len].to_vec()]), down(&[settings(), ok(1, "x")])];
+        run(&ProtocolConfig::default(), false, &events, |_| Vec::new());
+        run(&ProtocolConfig::default(), true, &events, |_| Vec::new());
+    }
+}
+
+#[test]
+fn the_fuzz_body_runs_on_seeds_and_random_frames() {
+    super::fuzz_http2_frames(b"");
+    super::fuzz_http2_frames(&[1, 2, 3]);
+    let mut random = 7u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as u8
+    };
+    for _ in 0..300 {
+        let input: Vec<u8> = (0..400).map(|_| next()).collect();
+        super::fuzz_http2_frames(&input);
+    }
+}
