@@ -8,7 +8,7 @@ use crate::support::root;
 type Body = fn(&[u8]);
 
 /// Each target and its body.
-const TARGETS: [(&str, Body); 13] = [
+const TARGETS: [(&str, Body); 14] = [
     ("body_fields", offpath_protocol::facts::fuzz_body_fields),
     ("condition", offpath_score::fuzz_condition),
     ("config", offpath::fuzz_config),
