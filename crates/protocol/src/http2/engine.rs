@@ -490,7 +490,15 @@ impl Engine<'_> {
         half.state = State::Find { finder: FrameFinder::known(at), from: at, marks: Marks::default() };
         // SETTINGS may be among what was lost.
         self.half(dir.flip()).decoder.allow(u32::MAX);
+        self.print_lost(dir);
         self.cut_open(dir);
+    }
+
+    /// What the client says of its stack before its first request has a hole, if this is before it.
+    fn print_lost(&mut self, dir: Direction) {
+        if self.is_request(dir) && !self.s.asked {
+            self.s.print = None;
+        }
     }
 
     /// Not HTTP/2 after all.
@@ -572,8 +580,11 @@ impl Engine<'_> {
                             self.block_lost(dir);
                         }
                     }
-                    SETTINGS => self.half(dir.flip()).decoder.allow(u32::MAX),
-                    _ => {}
+                    SETTINGS => {
+                        self.half(dir.flip()).decoder.allow(u32::MAX);
+                        self.print_lost(dir);
+                    }
+                    _ => self.print_lost(dir),
                 }
             }
             _ => {

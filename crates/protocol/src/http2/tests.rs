@@ -376,6 +376,29 @@ fn a_connection_joined_late_says_what_it_does_not_know() {
 }
 
 #[test]
+fn a_print_with_a_hole_is_none() {
+    let start = [PREFACE.to_vec(), settings()].concat();
+    let head = |path| [vec![0x82, 0x86], literal(false, ":path", path)].concat();
+    let frame_len = settings().len();
+    for (name, from, len) in [
+        ("none", start.len(), 0),
+        ("all settings", PREFACE.len(), frame_len),
+        ("half of them", PREFACE.len() + 11, 2),
+        ("the end of them", start.len() - 1, 1),
+    ] {
+        let mut events = vec![(UP, What::Data(start[..from].to_vec()))];
+        if len > 0 {
+            events.push((UP, What::Gap(len as u64)));
+        }
+        let requests = [frame(HEADERS, EH | ES, 1, &head("/a")), frame(HEADERS, EH | ES, 3, &head("/b"))];
+        events.push((UP, What::Data([start[from + len..].to_vec(), requests.concat()].concat())));
+        events.push(down(&[settings(), ok(1, "1"), ok(3, "3")]));
+        let (txs, _) = check(name, false, &events, &["1 GET /a 200 0>1 whole", "3 GET /b 200 0>1 whole"]);
+        assert!(txs.iter().all(|tx| (tx.fingerprint != 0) == (len == 0)), "{name}");
+    }
+}
+
+#[test]
 fn joined_at_any_byte_nothing_is_invented() {
     let (first, again, fresh) = warm();
     let mut all = Vec::new();
