@@ -43,7 +43,7 @@ replay: setup ## replay one capture: make replay CAP=captures/…/input.pcap
 	$(OFFPATH) replay $(CAP)
 
 .PHONY: test
-test: lint unit golden unit-root inventory-check lab lab-mirror ## everything that CI runs
+test: lint unit golden unit-root inventory-check lab lab-mirror lab-http2 ## everything that CI runs
 
 .PHONY: check
 check: lint unit ## lint and unit tests: fast, no root
