@@ -90,6 +90,11 @@ inventory-check: setup ## validate the inventories of all golden captures as Ope
 	$(TARGET_DIR)/venv-openapi/bin/pip install -q openapi-spec-validator==0.9.0 pyyaml
 	$(TARGET_DIR)/venv-openapi/bin/python crates/testkit/lab/check-inventory.py $(TARGET_DIR)/debug/offpath captures
 
+.PHONY: fingerprints-tshark
+fingerprints-tshark: build ## compare JA3, JA3S, JA4 with tshark's: make fingerprints-tshark CORPUS=folder-with-captures
+	$(call need,tshark python3)
+	crates/testkit/lab/confirm-fingerprints.py $(abspath $(OFFPATH)) $(or $(CORPUS),captures)
+
 .PHONY: lab
 lab: setup-lab build ## closed loop in network namespaces: mirror, attack, block, proof (needs root)
 	$(SUDO) crates/testkit/lab/lab.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))

@@ -55,6 +55,11 @@ const FILLED: &str = r#"
 filter = "tcp"
 [client]
 header = "CF-Connecting-IP"
+[join]
+by = ["header"]
+client_port_header = "X-Client-Port"
+ja4_header = "X-JA4"
+ja3_header = "X-JA3"
 [identity]
 key_file = "k"
 [score.weights]

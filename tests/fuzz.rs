@@ -8,7 +8,7 @@ use crate::support::root;
 type Body = fn(&[u8]);
 
 /// Each target and its body.
-const TARGETS: [(&str, Body); 14] = [
+const TARGETS: [(&str, Body); 16] = [
     ("body_fields", offpath_protocol::facts::fuzz_body_fields),
     ("condition", offpath_score::fuzz_condition),
     ("config", offpath::fuzz_config),
@@ -18,7 +18,9 @@ const TARGETS: [(&str, Body); 14] = [
     ("http2_frames", offpath_protocol::fuzz_http2_frames),
     ("keylog", offpath_protocol::fuzz_keylog),
     ("pcap_file", offpath_capture::fuzz_pcap_file),
+    ("quic_initial", offpath_protocol::fuzz_quic_initial),
     ("reassemble_ops", offpath_stream::fuzz_reassemble_ops),
+    ("tls_hello", offpath_protocol::fuzz_tls_hello),
     ("tls_records", offpath_protocol::fuzz_tls_records),
     ("webhook_body", offpath_enforce::fuzz_webhook_body),
     ("webhook_headers", offpath_enforce::fuzz_webhook_headers),

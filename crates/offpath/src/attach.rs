@@ -12,7 +12,7 @@ use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use offpath_capture::{Polled, PrivilegeError, SourceError, drop_privileges};
 use offpath_packet::{Decoder, Outcome};
-use offpath_types::Timestamp;
+use offpath_types::{HandshakeStage, Timestamp};
 
 use crate::args::{AttachArgs, Format};
 use crate::config::Config;
@@ -43,13 +43,20 @@ struct Shared {
     stop: Arc<AtomicBool>,
     /// Transactions that found the queue full.
     dropped: AtomicU64,
+    /// TLS handshakes that did.
+    dropped_handshakes: AtomicU64,
     /// What each lane publishes about itself about once a second, and at its end.
     ledgers: Mutex<Vec<Ledger>>,
 }
 
 impl Shared {
     fn new(stop: Arc<AtomicBool>, lanes: usize) -> Self {
-        Self { stop, dropped: AtomicU64::new(0), ledgers: Mutex::new(vec![Ledger::default(); lanes]) }
+        Self {
+            stop,
+            dropped: AtomicU64::new(0),
+            dropped_handshakes: AtomicU64::new(0),
+            ledgers: Mutex::new(vec![Ledger::default(); lanes]),
+        }
     }
 
     fn publish(&self, lane: usize, source: &Live, decoder: &Decoder, exchange: &Exchange, worker: &Worker) {
@@ -169,7 +176,10 @@ pub(crate) fn run(
             Err(_) => failure = Some(Failure::ours(anyhow::anyhow!("a capture thread panicked"))),
         }
     }
-    judge.count_dropped(shared.dropped.load(Ordering::Relaxed));
+    judge.count_dropped(
+        shared.dropped.load(Ordering::Relaxed),
+        shared.dropped_handshakes.load(Ordering::Relaxed),
+    );
     judge.end_of_capture(newest)?;
     Ok((shared.ledger(), failure))
 }
@@ -198,12 +208,16 @@ fn capture_loop(
         let (now, idle) = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 frames += 1;
-                if let Outcome::Tcp(segment) = decoder.decode(&frame) {
-                    if !exchange.takes(&segment) {
-                        worker.segment(&segment);
-                    } else if exchange.push(&segment) {
-                        frames = FLUSH_FRAMES;
+                match decoder.decode(&frame) {
+                    Outcome::Tcp(segment) => {
+                        if !exchange.takes(&segment) {
+                            worker.segment(&segment);
+                        } else if exchange.push(&segment) {
+                            frames = FLUSH_FRAMES;
+                        }
                     }
+                    Outcome::Udp(datagram) => worker.datagram(&datagram),
+                    _ => {}
                 }
                 (frame.time, false)
             }
@@ -235,8 +249,10 @@ fn capture_loop(
     let mut finished = Vec::new();
     worker.collect(flushed, Timestamp::MAX, &mut finished);
     worker.finish(&mut finished);
+    let mut handshakes = Vec::new();
+    worker.take_handshakes(&mut handshakes);
     // The last batch may wait: capture is over.
-    let _ = sender.send((lane, Batch::live(finished, Mark::END, writer.as_mut())));
+    let _ = sender.send((lane, Batch::live(finished, handshakes, Mark::END, writer.as_mut())));
     // The kernel's last word on what it dropped.
     source.refresh();
     shared.publish(lane, &source, &decoder, &exchange, &worker);
@@ -255,9 +271,13 @@ fn hand_on(
     let mut finished = Vec::new();
     // Live, being early is worth more than the order of what a timer ended a moment ago.
     worker.collect(now, Timestamp::MAX, &mut finished);
-    let batch = Batch::live(finished, Mark::live(now), writer);
+    let mut handshakes = Vec::new();
+    worker.take_handshakes(&mut handshakes);
+    let batch = Batch::live(finished, handshakes, Mark::live(now), writer);
     if let Err(TrySendError::Full((_, batch))) = sender.try_send((lane, batch)) {
         shared.dropped.fetch_add(batch.transactions.len() as u64, Ordering::Relaxed);
+        let handshakes = batch.handshakes.iter().filter(|h| h.stage == HandshakeStage::Done).count();
+        shared.dropped_handshakes.fetch_add(handshakes as u64, Ordering::Relaxed);
     }
 }
 
@@ -386,7 +406,10 @@ mod tests {
             merge.push(lane, batch);
         }
         judge.take(&mut merge, Mark::END).unwrap();
-        judge.count_dropped(shared.dropped.load(Ordering::Relaxed));
+        judge.count_dropped(
+            shared.dropped.load(Ordering::Relaxed),
+            shared.dropped_handshakes.load(Ordering::Relaxed),
+        );
         worker.finish(&mut Vec::new());
         ledger.add_worker(&worker);
         judge.fill(&mut ledger);

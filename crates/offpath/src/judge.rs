@@ -9,14 +9,16 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use offpath_enforce::{Delivery, Event, Planner, decision_record};
 use offpath_score::Scorer;
-use offpath_types::{Action, IdentityKey, Timestamp, Transaction};
+use offpath_types::{Action, Handshake, HandshakeStage, IdentityKey, Timestamp, Transaction};
 
 use crate::args::OutputArgs;
 use crate::config::Config;
+use crate::connections::ConnectionWriter;
 use crate::exit::Failure;
 use crate::inventory::Inventory;
+use crate::join::{Join, Joined};
 use crate::ledger::{Ledger, PipelineCounters};
-use crate::merge::{Mark, Merge};
+use crate::merge::{Item, Mark, Merge};
 use crate::output::InventoryFile;
 use crate::records::RecordWriter;
 use crate::report::Findings;
@@ -35,6 +37,8 @@ pub(crate) struct Judge {
     writer: RecordWriter,
     transactions: Option<Output>,
     decisions: Option<Output>,
+    connections: Option<(Output, ConnectionWriter)>,
+    join: Join,
     line: Vec<u8>,
     events: Vec<Event>,
     delivery: Option<Delivery>,
@@ -69,6 +73,8 @@ impl Judge {
             writer: RecordWriter::new(output.format),
             transactions: open(&output.transactions)?,
             decisions: open(&output.decisions)?,
+            connections: open(&output.connections)?.map(|out| (out, ConnectionWriter::new())),
+            join: Join::new(config.join_config()),
             line: Vec::with_capacity(4096),
             events: Vec::new(),
             delivery,
@@ -101,9 +107,12 @@ impl Judge {
     /// Scores everything before `until`, in order.
     pub(crate) fn take(&mut self, merge: &mut Merge, until: Mark) -> Result<(), Failure> {
         let mut result = Ok(());
-        merge.drain(until, |tx, head| {
+        merge.drain(until, |item| {
             if result.is_ok() {
-                result = self.judge(tx, head);
+                result = match item {
+                    Item::Transaction(tx, head) => self.judge(tx, head),
+                    Item::Handshake(handshake) => self.handshake(&handshake),
+                };
             }
         });
         self.counters.transactions_late_total = merge.late_total;
@@ -125,7 +134,9 @@ impl Judge {
     /// Writes out what is buffered, and the records of decisions that the outbox has.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.write_kept(false)?;
-        for output in [&mut self.transactions, &mut self.decisions].into_iter().flatten() {
+        let connections = self.connections.as_mut().map(|(out, _)| out);
+        let outputs = [self.transactions.as_mut(), self.decisions.as_mut(), connections];
+        for output in outputs.into_iter().flatten() {
             output.flush().map_err(|e| Failure::ours(e.into()))?;
         }
         Ok(())
@@ -158,10 +169,12 @@ impl Judge {
         }
     }
 
-    /// Counts transactions that a full queue kept from scoring.
-    pub(crate) fn count_dropped(&mut self, transactions: u64) {
+    /// Counts transactions that a full queue kept from scoring, and handshakes that it kept from being joined.
+    pub(crate) fn count_dropped(&mut self, transactions: u64, handshakes: u64) {
         self.counters.transactions_total += transactions;
         self.counters.transactions_dropped_queue_full_total += transactions;
+        self.counters.handshakes_total += handshakes;
+        self.counters.handshakes_dropped_queue_full_total += handshakes;
     }
 
     /// Counts eras that the reader ended.
@@ -172,6 +185,7 @@ impl Judge {
     /// Adds the counters of scoring and planning.
     pub(crate) fn fill(&self, ledger: &mut Ledger) {
         ledger.pipeline = self.counters;
+        ledger.join = *self.join.counters();
         ledger.score = *self.scorer.counters();
         ledger.planner = self.planner.counters();
     }
@@ -199,8 +213,31 @@ impl Judge {
         self.delivery.as_mut()
     }
 
-    fn judge(&mut self, tx: &Transaction, head: &[u8]) -> Result<(), Failure> {
+    /// Remembers what a handshake shows for transactions to come, and writes it.
+    fn handshake(&mut self, handshake: &Handshake) -> Result<(), Failure> {
+        self.join.remember(handshake);
+        if handshake.stage != HandshakeStage::Done {
+            return Ok(());
+        }
+        self.counters.handshakes_total += 1;
+        if let Some((out, writer)) = &mut self.connections {
+            self.line.clear();
+            writer.push(handshake, &mut self.line);
+            out.write_all(&self.line).map_err(|e| Failure::ours(e.into()))?;
+            self.counters.connections_written_total += 1;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, tx: &mut Transaction, head: &[u8]) -> Result<(), Failure> {
         self.counters.transactions_total += 1;
+        let (mut again, mut head) = (Vec::new(), head);
+        if self.join.apply(tx) == Joined::Changed && self.transactions.is_some() {
+            // The worker rendered the head before this was known.
+            self.writer.push_head(tx, &mut again);
+            head = &again;
+        }
+        let tx = &*tx;
         let verdict = self.scorer.observe(tx);
         self.counters.transactions_scored_total += 1;
         self.observed.observe(tx);

@@ -8,6 +8,7 @@ use offpath_types::counters;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::HandoverCounters;
+use crate::join::JoinCounters;
 use crate::worker::{ShardCounters, Worker};
 
 counters! {
@@ -27,6 +28,12 @@ counters! {
         records_written_total,
         /// Decisions made, dry run or not.
         decisions_total,
+        /// TLS and QUIC handshakes that the parsers handed on.
+        handshakes_total,
+        /// Handshakes dropped because the queue was full (live capture only).
+        handshakes_dropped_queue_full_total,
+        /// Connection records written.
+        connections_written_total,
     }
 }
 
@@ -39,6 +46,7 @@ pub(crate) struct Ledger {
     pub(crate) handover: Option<HandoverCounters>,
     pub(crate) shards: ShardCounters,
     pub(crate) pipeline: PipelineCounters,
+    pub(crate) join: JoinCounters,
     pub(crate) score: ScoreCounters,
     pub(crate) planner: PlannerCounters,
     pub(crate) flows_open: u64,
@@ -91,7 +99,7 @@ impl Ledger {
     /// Returns the equations, from the wire to the decision.
     pub(crate) fn balances(&self) -> Vec<Balance> {
         let (d, t) = (&self.decode, &self.pipeline);
-        let ShardCounters { stream: s, protocol: p, facts: f, worker, .. } = &self.shards;
+        let ShardCounters { stream: s, protocol: p, quic: q, facts: f, worker, .. } = &self.shards;
         let h = self.handover.unwrap_or_default();
         let mut list = vec![
             ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
@@ -149,6 +157,7 @@ impl Ledger {
                     + p.bytes_body_total
                     + p.bytes_framing_total
                     + p.bytes_websocket_total
+                    + p.bytes_tls_total
                     + p.skipped_bytes_not_http_total
                     + p.skipped_bytes_search_total
                     + p.skipped_bytes_bypassed_total
@@ -161,7 +170,40 @@ impl Ledger {
                 p.transactions_total,
                 t.transactions_total,
             ));
+            list.push((
+                "handshakes read = handshakes handed on",
+                p.tls_handshakes_total + q.handshakes_total,
+                t.handshakes_total,
+            ));
+            list.push(("QUIC frames = datagrams taken", d.frames_quic_total, q.datagrams_total));
+            list.push((
+                "QUIC packets = opened + undecryptable + other + malformed",
+                q.packets_total,
+                q.packets_opened_total
+                    + q.packets_undecryptable_total
+                    + q.packets_other_total
+                    + q.packets_malformed_total,
+            ));
+            list.push((
+                "QUIC flows = held now + expired + evicted + ended",
+                q.flows_total,
+                q.flows_held + q.flows_expired_total + q.flows_evicted_total + q.flows_ended_total,
+            ));
         }
+        let j = &self.join;
+        list.push((
+            "transactions to be joined = joined + unmatched",
+            j.transactions_total,
+            j.transactions_joined_total + j.transactions_unmatched_total,
+        ));
+        list.push((
+            "handshakes remembered = held now + replaced + expired + evicted",
+            j.handshakes_total,
+            j.handshakes_held
+                + j.handshakes_replaced_total
+                + j.handshakes_expired_total
+                + j.handshakes_evicted_total,
+        ));
         list.push((
             "body bytes = looked into + over the cap + after a gap",
             f.facts_body_bytes_total,
@@ -234,10 +276,12 @@ impl Ledger {
             "decode": section(&self.decode.fields()),
             "stream": section(&shards.stream.fields()),
             "protocol": section(&shards.protocol.fields()),
+            "quic": section(&shards.quic.fields()),
             "facts": section(&shards.facts.fields()),
             "anomalies": anomalies,
             "worker": section(&shards.worker.fields()),
             "pipeline": section(&self.pipeline.fields()),
+            "join": section(&self.join.fields()),
             "score": section(&self.score.fields()),
             "enforce": section(&self.planner.fields()),
             "balance": balances,

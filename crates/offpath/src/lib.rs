@@ -6,12 +6,15 @@
 
 mod args;
 mod attach;
+mod ciphers;
 mod config;
+mod connections;
 mod delivery;
 mod exchange;
 mod exit;
 mod identity;
 mod inventory;
+mod join;
 mod judge;
 mod ledger;
 mod merge;
@@ -152,6 +155,7 @@ fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure>
     let outputs = [
         ("--transactions", output.transactions.as_deref()),
         ("--decisions", output.decisions.as_deref()),
+        ("--connections", output.connections.as_deref()),
         ("--stats", output.stats.as_deref()),
         ("--inventory", output.inventory.as_deref()),
     ];
@@ -208,9 +212,10 @@ fn finish(
         if let Some(delivery) = judge.delivery() {
             text.push_str(&delivery::report(&delivery.stats()));
         }
-        let to_stdout = [&output.transactions, &output.decisions, &output.stats, &output.inventory]
-            .iter()
-            .all(|p| p.as_deref() != Some("-".as_ref()));
+        let to_stdout =
+            [&output.transactions, &output.decisions, &output.connections, &output.stats, &output.inventory]
+                .iter()
+                .all(|p| p.as_deref() != Some("-".as_ref()));
         // The report gives way to records on standard output.
         if to_stdout {
             print(&text)?;

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use offpath_types::{Timestamp, Transaction};
+use offpath_types::{Handshake, Timestamp, Transaction};
 
 use crate::records::RecordWriter;
 
@@ -73,6 +73,8 @@ impl Eras {
 pub(crate) struct Batch {
     /// The transactions.
     pub(crate) transactions: Vec<Transaction>,
+    /// TLS handshakes.
+    pub(crate) handshakes: Vec<Handshake>,
     /// Record heads, one after the other; empty when no records are written.
     heads: Vec<u8>,
     /// End of each head in `heads`; as many as transactions, or none.
@@ -87,17 +89,24 @@ impl Batch {
     /// Makes a batch of live capture: sorts `transactions` and renders their record heads where there is a `writer`.
     pub(crate) fn live(
         transactions: Vec<Transaction>,
+        handshakes: Vec<Handshake>,
         watermark: Mark,
         writer: Option<&mut RecordWriter>,
     ) -> Self {
-        let mut batch = Self { transactions, ..Self::default() };
+        let mut batch = Self { transactions, handshakes, ..Self::default() };
         batch.finish(0, watermark, writer);
         batch
+    }
+
+    /// Tells whether there is nothing to hand on.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.transactions.is_empty() && self.handshakes.is_empty()
     }
 
     /// Frees what the batch held and keeps its memory for the next use.
     pub(crate) fn clear(&mut self) {
         self.transactions.clear();
+        self.handshakes.clear();
         self.heads.clear();
         self.head_ends.clear();
     }
@@ -107,6 +116,7 @@ impl Batch {
         self.era = era;
         self.watermark = watermark;
         sort(&mut self.transactions);
+        self.handshakes.sort_unstable_by_key(Handshake::order);
         if let Some(writer) = writer {
             for tx in &self.transactions {
                 writer.push_head(tx, &mut self.heads);
@@ -115,10 +125,11 @@ impl Batch {
         }
     }
 
-    fn head(&self, index: usize) -> &[u8] {
+    /// Returns the transactions, and the head of the record of one of them.
+    fn parts(&mut self, index: usize) -> (&mut [Transaction], &[u8]) {
         let start = if index == 0 { 0 } else { self.head_ends.get(index - 1).copied().unwrap_or(0) };
         let end = self.head_ends.get(index).copied().unwrap_or(start);
-        self.heads.get(start..end).unwrap_or_default()
+        (&mut self.transactions, self.heads.get(start..end).unwrap_or_default())
     }
 }
 
@@ -150,6 +161,8 @@ fn sort(transactions: &mut [Transaction]) {
 #[derive(Debug, Default)]
 struct Lane {
     batches: VecDeque<Batch>,
+    /// Handshakes of all batches, each with its era.
+    handshakes: VecDeque<(u32, Handshake)>,
     /// Next transaction in the first batch.
     next: usize,
     watermark: Mark,
@@ -171,10 +184,20 @@ impl Lane {
     }
 }
 
+/// What a merge hands out.
+pub(crate) enum Item<'a> {
+    /// A TLS handshake.
+    Handshake(Handshake),
+    /// A transaction, with the head of its record.
+    Transaction(&'a mut Transaction, &'a [u8]),
+}
+
 /// The merge of several lanes.
 #[derive(Debug)]
 pub(crate) struct Merge {
     lanes: Vec<Lane>,
+    /// Handshakes that wait in all lanes.
+    handshakes: usize,
     /// Transactions that arrived behind what was already handed out (live capture only: a late lane).
     pub(crate) late_total: u64,
     done: Mark,
@@ -187,6 +210,7 @@ impl Merge {
     pub(crate) fn new(lanes: usize) -> Self {
         Self {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            handshakes: 0,
             late_total: 0,
             done: Mark::default(),
             spent: Vec::new(),
@@ -194,8 +218,10 @@ impl Merge {
     }
 
     /// Takes a batch of lane `lane`.
-    pub(crate) fn push(&mut self, lane: usize, batch: Batch) {
+    pub(crate) fn push(&mut self, lane: usize, mut batch: Batch) {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
+        self.handshakes += batch.handshakes.len();
+        lane.handshakes.extend(batch.handshakes.drain(..).map(|h| (batch.era, h)));
         lane.watermark = lane.watermark.max(batch.watermark);
         let done = self.done;
         let late = |tx: &&Transaction| Mark { era: batch.era, time: tx.emitted } < done;
@@ -210,8 +236,33 @@ impl Merge {
         self.lanes.iter().map(|l| l.watermark).min().unwrap_or(Mark::END)
     }
 
-    /// Hands out, in order, every transaction that lies before `until`, with the head of its record.
-    pub(crate) fn drain(&mut self, until: Mark, mut take: impl FnMut(&Transaction, &[u8])) {
+    /// Returns era, time and lane of the first handshake that waits.
+    fn first_handshake(&self) -> Option<(Mark, usize)> {
+        if self.handshakes == 0 {
+            return None;
+        }
+        let fronts = self.lanes.iter().enumerate().filter_map(|(i, lane)| {
+            lane.handshakes.front().map(|(era, handshake)| (*era, handshake.order(), i))
+        });
+        fronts.min().map(|(era, order, i)| (Mark { era, time: order.0 }, i))
+    }
+
+    /// Hands out handshakes that lie before `until`, and not after `before` where that is given.
+    fn drain_handshakes(&mut self, until: Mark, before: Option<Mark>, take: &mut impl FnMut(Item<'_>)) {
+        while let Some((mark, i)) = self.first_handshake()
+            && mark < until
+            && before.is_none_or(|before| mark <= before)
+        {
+            if let Some((_, handshake)) = self.lanes[i].handshakes.pop_front() {
+                self.handshakes -= 1;
+                take(Item::Handshake(handshake));
+            }
+        }
+    }
+
+    /// Hands out, in order, everything that lies before `until`. Of the same time, handshakes come first: what they show
+    /// can be joined to a transaction.
+    pub(crate) fn drain(&mut self, until: Mark, mut take: impl FnMut(Item<'_>)) {
         self.done = self.done.max(until);
         loop {
             let first = self
@@ -220,13 +271,18 @@ impl Merge {
                 .enumerate()
                 .filter_map(|(i, lane)| lane.peek().map(|(era, tx)| (era, tx.order(), i)))
                 .min();
-            let Some((era, order, i)) = first else { return };
-            if (Mark { era, time: order.0 }) >= until {
+            let first = first.map(|(era, order, i)| (Mark { era, time: order.0 }, i));
+            if self.handshakes > 0 {
+                self.drain_handshakes(until, first.map(|(mark, _)| mark), &mut take);
+            }
+            let Some((mark, i)) = first else { return };
+            if mark >= until {
                 return;
             }
             let lane = &mut self.lanes[i];
-            if let Some(batch) = lane.batches.front() {
-                take(&batch.transactions[lane.next], batch.head(lane.next));
+            if let Some(batch) = lane.batches.front_mut() {
+                let (transactions, head) = batch.parts(lane.next);
+                take(Item::Transaction(&mut transactions[lane.next], head));
             }
             if let Some(batch) = lane.step()
                 && self.spent.len() < SPENT_MAX
@@ -268,8 +324,11 @@ mod tests {
 
     fn drained(merge: &mut Merge, until: Mark) -> Vec<(u64, u16)> {
         let mut got = Vec::new();
-        merge.drain(until, |tx, _| {
-            got.push((tx.emitted.as_nanos(), tx.flow.client().port));
+        merge.drain(until, |item| {
+            got.push(match item {
+                Item::Transaction(tx, _) => (tx.emitted.as_nanos(), tx.flow.client().port),
+                Item::Handshake(h) => (h.emitted.as_nanos(), 10_000 + h.flow.client().port),
+            });
         });
         got
     }
@@ -292,7 +351,7 @@ mod tests {
                         .filter(|t| t.emitted.as_nanos() / 10 == step)
                         .cloned()
                         .collect();
-                    merge.push(lane, Batch::live(share, mark, None));
+                    merge.push(lane, Batch::live(share, Vec::new(), mark, None));
                 }
                 let until = merge.watermark();
                 got.extend(drained(&mut merge, until));
@@ -313,10 +372,10 @@ mod tests {
                 let until = part.last().map_or(Timestamp::ZERO, |tx| tx.emitted);
                 let mut batch = Vec::new();
                 take_before(until, &mut finished, &mut batch);
-                merge.push(0, Batch::live(batch, Mark::live(until), None));
+                merge.push(0, Batch::live(batch, Vec::new(), Mark::live(until), None));
                 got.extend(drained(&mut merge, Mark::live(until)));
             }
-            merge.push(0, Batch::live(finished, Mark::END, None));
+            merge.push(0, Batch::live(finished, Vec::new(), Mark::END, None));
             got.extend(drained(&mut merge, Mark::END));
             assert_eq!(got, [(5, 3), (7, 1), (7, 2), (9, 1)], "cut at {cut}");
         }
@@ -325,12 +384,12 @@ mod tests {
     #[test]
     fn nothing_passes_the_lowest_watermark_and_late_ones_are_counted() {
         let mut merge = Merge::new(2);
-        merge.push(0, Batch::live(vec![tx(5, 1, 0), tx(9, 1, 1)], mark(10), None));
+        merge.push(0, Batch::live(vec![tx(5, 1, 0), tx(9, 1, 1)], Vec::new(), mark(10), None));
         let until = merge.watermark();
         assert_eq!(drained(&mut merge, until), []);
-        merge.push(1, Batch::live(vec![], mark(6), None));
+        merge.push(1, Batch::live(vec![], Vec::new(), mark(6), None));
         assert_eq!(drained(&mut merge, mark(6)), [(5, 1)]);
-        merge.push(1, Batch::live(vec![tx(3, 2, 0)], mark(11), None));
+        merge.push(1, Batch::live(vec![tx(3, 2, 0)], Vec::new(), mark(11), None));
         assert_eq!(merge.late_total, 1);
         assert_eq!(drained(&mut merge, mark(10)), [(3, 2), (9, 1)]);
     }

@@ -9,6 +9,7 @@ use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Pace, RareFacts, Sp
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::args::Format;
+use crate::connections::{push_tls, push_tls_eve};
 use crate::timefmt::TimeFormat;
 
 /// Writes transaction records in one format.
@@ -120,6 +121,9 @@ impl RecordWriter {
         if let Some(rare) = tx.rare.as_deref() {
             push_rpc(tx, rare, out);
         }
+        if let Some(tls) = &tx.tls {
+            push_tls(tls, out);
+        }
         out.extend_from_slice(b",\"offpath\":{");
         push_offpath(tx, Some(client_ip), out);
     }
@@ -176,7 +180,11 @@ impl RecordWriter {
             out.extend_from_slice(b",\"length\":");
             push_number(tx.response_body_bytes, out);
         }
-        out.extend_from_slice(b"},\"offpath\":{");
+        out.push(b'}');
+        if let Some(tls) = &tx.tls {
+            push_tls_eve(tls, out);
+        }
+        out.extend_from_slice(b",\"offpath\":{");
         push_offpath(tx, None, out);
     }
 }
@@ -245,6 +253,9 @@ fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec
         out.extend_from_slice(pace.as_bytes());
         out.push(b'"');
     }
+    if tx.tls.as_ref().is_some_and(|tls| tls.ech) {
+        out.extend_from_slice(b",\"tls\":{\"ech\":true}");
+    }
     if tx.interim_responses > 0 {
         out.extend_from_slice(b",\"interim_responses\":");
         push_number(u64::from(tx.interim_responses), out);
@@ -253,7 +264,12 @@ fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec
         out.extend_from_slice(b",\"stream\":");
         push_number(u64::from(stream), out);
     }
-    if let Some((kind, id)) = tx.flow.envelope.tunnel() {
+    push_tunnel(tx.flow.envelope, out);
+}
+
+/// Appends `tunnel` to the open object of `offpath`.
+pub(crate) fn push_tunnel(envelope: Envelope, out: &mut Vec<u8>) {
+    if let Some((kind, id)) = envelope.tunnel() {
         out.extend_from_slice(b",\"tunnel\":{\"type\":\"");
         out.extend_from_slice(kind.name().as_bytes());
         out.push(b'"');
@@ -266,7 +282,7 @@ fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec
 }
 
 /// Appends `vlan.id` and `inner.vlan.id`, which ECS has as text, to the open object of `network`.
-fn push_vlans(envelope: Envelope, out: &mut Vec<u8>) {
+pub(crate) fn push_vlans(envelope: Envelope, out: &mut Vec<u8>) {
     let Some(vlan) = envelope.vlan() else { return };
     out.extend_from_slice(b",\"vlan\":{\"id\":\"");
     push_number(u64::from(vlan), out);
@@ -327,7 +343,7 @@ fn push_member(name: &[u8], tx: &Transaction, span: Span, out: &mut Vec<u8>) {
 }
 
 /// Appends a JSON string; bytes that are no UTF-8 become U+FFFD.
-fn push_text(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_text(text: &[u8], out: &mut Vec<u8>) {
     // Most texts are printable ASCII without quotes: copied in one go. (A block at a time without an early exit, so that
     // it compiles to vector compares.)
     let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\';
@@ -344,12 +360,12 @@ fn push_text(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn push_number(value: u64, out: &mut Vec<u8>) {
+pub(crate) fn push_number(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Appends an address as a JSON string; returns where it is.
-fn push_host(host: Host, out: &mut Vec<u8>) -> Range<usize> {
+pub(crate) fn push_host(host: Host, out: &mut Vec<u8>) -> Range<usize> {
     let start = out.len();
     out.push(b'"');
     push_ip(host, out);
@@ -380,7 +396,7 @@ fn push_ip(host: Host, out: &mut Vec<u8>) {
     }
 }
 
-fn push_hex<const N: usize>(bytes: &[u8; N], out: &mut Vec<u8>) {
+pub(crate) fn push_hex<const N: usize>(bytes: &[u8; N], out: &mut Vec<u8>) {
     let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
     let text = bytes.map(|byte| [digit(byte >> 4), digit(byte & 15)]);
     out.extend_from_slice(text.as_flattened());
@@ -392,7 +408,7 @@ fn push_id(tx: &Transaction, out: &mut Vec<u8>) {
 }
 
 /// Appends `1:` and the base64 of the 20 bytes (Community ID v1).
-fn push_community_id(sha1: &[u8; 20], out: &mut Vec<u8>) {
+pub(crate) fn push_community_id(sha1: &[u8; 20], out: &mut Vec<u8>) {
     use base64::Engine;
     let mut text = [0u8; 28];
     // 20 bytes are 28 base64 characters with padding.

@@ -80,8 +80,10 @@ fn run_inline(
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
-                if let Outcome::Tcp(segment) = decoder.decode(&frame) {
-                    worker.segment(&segment);
+                match decoder.decode(&frame) {
+                    Outcome::Tcp(segment) => worker.segment(&segment),
+                    Outcome::Udp(datagram) => worker.datagram(&datagram),
+                    _ => {}
                 }
                 since += 1;
                 eras.frame(settled(now), frame.bytes.len())
@@ -100,7 +102,7 @@ fn run_inline(
         if since >= TURN_FRAMES || era_ends || idle && since > 0 {
             since = 0;
             let mark = collect(&mut worker, now, era, era_ends, &mut batch);
-            if !batch.transactions.is_empty() {
+            if !batch.is_empty() {
                 batch.finish(era, mark, writer.as_mut());
                 merge.push(0, batch);
                 judge.take(&mut merge, mark)?;
@@ -116,6 +118,7 @@ fn run_inline(
     }
     worker.collect(now, settled(now), &mut batch.transactions);
     worker.finish(&mut batch.transactions);
+    worker.take_handshakes(&mut batch.handshakes);
     batch.finish(era, Mark::END, writer.as_mut());
     merge.push(0, batch);
     judge.take(&mut merge, Mark::END)?;
@@ -130,6 +133,7 @@ fn run_inline(
 fn collect(worker: &mut Worker, now: Timestamp, era: u32, era_ends: bool, batch: &mut Batch) -> Mark {
     let until = if era_ends { Timestamp::MAX } else { settled(now) };
     worker.collect(now, until, &mut batch.transactions);
+    worker.take_handshakes(&mut batch.handshakes);
     if era_ends { Mark { era: era + 1, time: Timestamp::ZERO } } else { Mark { era, time: until } }
 }
 
@@ -257,10 +261,18 @@ fn read(
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
                 frames += 1;
-                if let Outcome::Tcp(segment) = decoder.decode(&frame) {
-                    bytes += segment.payload.len();
-                    let hash = segment.key.hash64(seed);
-                    open[shard_of(hash) % workers].push(hash, &segment);
+                match decoder.decode(&frame) {
+                    Outcome::Tcp(segment) => {
+                        bytes += segment.payload.len();
+                        let hash = segment.key.hash64(seed);
+                        open[shard_of(hash) % workers].push(hash, &segment);
+                    }
+                    Outcome::Udp(datagram) => {
+                        bytes += datagram.payload.len();
+                        let hash = datagram.key.hash64(seed);
+                        open[shard_of(hash) % workers].push_datagram(hash, &datagram);
+                    }
+                    _ => {}
                 }
                 eras.frame(settled(now), frame.bytes.len())
             }
@@ -309,15 +321,19 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
         for (hash, segment) in segments.segments() {
             worker.segment_hashed(hash, &segment);
         }
+        for (hash, datagram) in segments.datagrams() {
+            worker.datagram_hashed(hash, &datagram);
+        }
         let mut mark = collect(&mut worker, segments.until, era, segments.era_ends, &mut batch);
         let last = segments.last;
         // A full spare queue only means that the reader has enough.
         let _ = lane.spare.try_send(segments);
         if last {
             worker.finish(&mut batch.transactions);
+            worker.take_handshakes(&mut batch.handshakes);
             mark = Mark::END;
         }
-        if mark == sent && batch.transactions.is_empty() {
+        if mark == sent && batch.is_empty() {
             continue;
         }
         sent = mark;

@@ -1,7 +1,7 @@
 //! Segments in batches, with their bytes: what one thread decodes and another reassembles.
 
 use offpath_packet::{SeqNum, TcpFlags, TcpSegment};
-use offpath_types::{Envelope, FlowKey, Side, Timestamp};
+use offpath_types::{Datagram, Envelope, FlowKey, Side, Timestamp};
 
 /// What a segment was, without its bytes, which lie in the batch.
 #[derive(Clone, Copy)]
@@ -21,10 +21,23 @@ struct SegmentMeta {
     len: u32,
 }
 
+/// What a datagram was, likewise.
+#[derive(Clone, Copy)]
+struct DatagramMeta {
+    time: Timestamp,
+    key: FlowKey,
+    hash: u64,
+    side: Side,
+    envelope: Envelope,
+    start: u32,
+    len: u32,
+}
+
 /// Segments on their way from the thread that decoded them to the one that owns their flows.
 #[derive(Default)]
 pub(crate) struct SegmentBatch {
     metas: Vec<SegmentMeta>,
+    datagrams: Vec<DatagramMeta>,
     bytes: Vec<u8>,
     /// Every later segment of the sender is at this time or after it.
     pub(crate) until: Timestamp,
@@ -53,6 +66,24 @@ impl SegmentBatch {
             start,
             len: segment.payload.len() as u32,
         });
+    }
+
+    /// Copies `datagram`, whose key has this `hash`, to the end.
+    pub(crate) fn push_datagram(&mut self, hash: u64, datagram: &Datagram<'_>) {
+        let (start, len) = (self.bytes.len() as u32, datagram.payload.len() as u32);
+        self.bytes.extend_from_slice(datagram.payload);
+        let Datagram { time, key, side, envelope, .. } = *datagram;
+        self.datagrams.push(DatagramMeta { time, key, hash, side, envelope, start, len });
+    }
+
+    /// Yields the datagrams, each with the hash of its key. No flow has both segments and datagrams, so their order does
+    /// not matter.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (u64, Datagram<'_>)> {
+        self.datagrams.iter().map(|m| {
+            let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
+            let DatagramMeta { time, key, hash, side, envelope, .. } = *m;
+            (hash, Datagram { time, key, side, envelope, payload })
+        })
     }
 
     /// Yields the segments, each with the hash of its key.
@@ -95,6 +126,7 @@ impl SegmentBatch {
     /// Forgets the segments and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.metas.clear();
+        self.datagrams.clear();
         self.bytes.clear();
     }
 }

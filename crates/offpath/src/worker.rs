@@ -4,9 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use offpath_packet::TcpSegment;
 use offpath_protocol::facts::FactsCounters;
-use offpath_protocol::{AnomalyCounts, Http, ProtocolConfig, ProtocolCounters, Session};
+use offpath_protocol::{AnomalyCounts, Http, ProtocolConfig, ProtocolCounters, Quic, QuicCounters, Session};
 use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
-use offpath_types::{Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction, counters};
+use offpath_types::{
+    Chunk, Datagram, Direction, FlowInfo, Handshake, IdentityKey, Timestamp, Transaction, counters,
+};
 
 use crate::merge::take_before;
 
@@ -43,6 +45,7 @@ counters! {
 pub(crate) struct ShardCounters {
     pub(crate) stream: StreamCounters,
     pub(crate) protocol: ProtocolCounters,
+    pub(crate) quic: QuicCounters,
     pub(crate) facts: FactsCounters,
     pub(crate) anomalies: AnomalyCounts,
     pub(crate) worker: WorkerCounters,
@@ -53,6 +56,7 @@ impl ShardCounters {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.stream.merge(&other.stream);
         self.protocol.merge(&other.protocol);
+        self.quic.merge(&other.quic);
         self.facts.merge(&other.facts);
         self.anomalies.merge(&other.anomalies);
         self.worker.merge(&other.worker);
@@ -67,6 +71,10 @@ pub(crate) struct Worker {
     seed: u64,
     /// The parser of all shards; it keeps their limits apart. Holds what was finished, in that order.
     sink: Sink,
+    /// The QUIC stage of each shard.
+    quic: Vec<Quic>,
+    /// TLS and QUIC handshakes that are due.
+    handshakes: Vec<Handshake>,
     /// What was emitted before this has been moved out.
     taken_until: Timestamp,
 }
@@ -108,6 +116,8 @@ impl Worker {
             index_of,
             seed,
             sink: Sink::new(protocol, key),
+            quic: (0..count).map(|_| Quic::new(protocol.quic)).collect(),
+            handshakes: Vec::new(),
             taken_until: Timestamp::ZERO,
         }
     }
@@ -128,6 +138,24 @@ impl Worker {
         }
     }
 
+    /// Takes one datagram of a flow that one of this worker's shards owns.
+    pub(crate) fn datagram(&mut self, datagram: &Datagram<'_>) {
+        self.datagram_hashed(datagram.key.hash64(self.seed), datagram);
+    }
+
+    /// The same, where the caller knows the hash of the key by this pipeline's seed.
+    pub(crate) fn datagram_hashed(&mut self, hash: u64, datagram: &Datagram<'_>) {
+        let index = usize::from(self.index_of[shard_of(hash)]);
+        if let Some(quic) = self.quic.get_mut(index) {
+            // A panic costs the shard's QUIC flows and nothing else.
+            if self.sink.contain(|_| quic.datagram(datagram)).is_none() {
+                quic.forget_all();
+            }
+        } else {
+            debug_assert!(false, "datagram of a foreign shard");
+        }
+    }
+
     /// Expires what ended before `now`, and moves every transaction that was finished before `until` into `out`.
     ///
     /// Whoever needs the total order takes [`settled`] of `now` for `until`; `Timestamp::MAX` takes everything.
@@ -136,12 +164,27 @@ impl Worker {
             self.sink.http.select(index);
             table.advance(now, &mut self.sink);
         }
+        self.quic.iter_mut().for_each(|quic| quic.advance(now));
         // Looking through what waits costs its length, so it is done once a tick, not once a turn.
         if until == Timestamp::MAX {
+            self.collect_handshakes(until);
             out.append(&mut self.sink.out);
         } else if until > self.taken_until {
             self.taken_until = until;
+            self.collect_handshakes(until);
             take_before(until, &mut self.sink.out, out);
+        }
+    }
+
+    /// Moves the TLS handshakes that [`Worker::collect`] and [`Worker::finish`] found to be due into `out`.
+    pub(crate) fn take_handshakes(&mut self, out: &mut Vec<Handshake>) {
+        out.append(&mut self.handshakes);
+    }
+
+    fn collect_handshakes(&mut self, until: Timestamp) {
+        let quic = self.quic.iter_mut().map(Quic::handshakes);
+        for found in quic.chain([self.sink.http.handshakes()]).filter(|found| !found.is_empty()) {
+            self.handshakes.extend(found.extract_if(.., |h| h.emitted < until || until == Timestamp::MAX));
         }
     }
 
@@ -152,6 +195,8 @@ impl Worker {
             table.finish(&mut self.sink);
         }
         out.append(&mut self.sink.out);
+        self.quic.iter_mut().for_each(Quic::finish);
+        self.collect_handshakes(Timestamp::MAX);
     }
 
     /// Sums the counters of the shards.
@@ -164,6 +209,7 @@ impl Worker {
             ..ShardCounters::default()
         };
         self.shards.iter().for_each(|table| sum.stream.merge(table.counters()));
+        self.quic.iter().for_each(|quic| sum.quic.merge(quic.counters()));
         sum
     }
 

@@ -22,6 +22,8 @@ offpath_types::counters! {
         frames_duplicate_total,
         /// Frames that were UDP and no tunnel.
         frames_udp_total,
+        /// Those of them that begin with a long header of QUIC version 1 or 2, or of its last drafts.
+        frames_quic_total,
         /// Frames that were ICMP or ICMPv6 (also those that quote a TCP packet).
         frames_icmp_total,
         /// Frames of another IP protocol.

@@ -1,6 +1,6 @@
 //! Turns frames into TCP segments.
 
-use offpath_types::Frame;
+use offpath_types::{Datagram, Frame};
 
 use crate::defrag::{Added, Defrag, Whole};
 use crate::duplicates::{DuplicateSearch, Duplicates, Found};
@@ -56,6 +56,8 @@ impl Default for DecoderLimits {
 pub enum Outcome<'a> {
     /// It carries (or completes) a TCP segment.
     Tcp(TcpSegment<'a>),
+    /// It carries a UDP datagram that begins like QUIC.
+    Udp(Datagram<'a>),
     /// It was read and carries something else.
     NotTcp,
     /// It carries a TCP segment that was captured a moment ago already.
@@ -189,11 +191,16 @@ fn conclude<'b>(counters: &mut DecodeCounters, leaf: Leaf<'b>) -> Outcome<'b> {
             counters.tcp_payload_cut_bytes_total += u64::from(segment.payload_len).saturating_sub(captured);
             return Outcome::Tcp(segment);
         }
+        Leaf::Udp(datagram) => {
+            counters.frames_udp_total += 1;
+            counters.frames_quic_total += 1;
+            return Outcome::Udp(datagram);
+        }
         Leaf::Other(Stop::Error(error)) => {
             counters.drop_frame(error);
             return Outcome::Undecodable(error);
         }
-        Leaf::Other(Stop::Udp) => &mut counters.frames_udp_total,
+        Leaf::Other(Stop::Udp | Stop::Quic { .. }) => &mut counters.frames_udp_total,
         Leaf::Other(Stop::Icmp) => &mut counters.frames_icmp_total,
         Leaf::Other(Stop::IpOther) => &mut counters.frames_ip_other_total,
         Leaf::Other(Stop::NonIp) => &mut counters.frames_non_ip_total,

@@ -6,7 +6,7 @@
 
 use etherparse::err::{ipv4, ipv6, tcp};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
-use offpath_types::{FlowKey, Peer, TunnelId, TunnelKind};
+use offpath_types::{Datagram, FlowKey, Peer, TunnelId, TunnelKind};
 
 use crate::duplicates::Found;
 use crate::walk::{Context, Cursor, Ends, Next, Step, Stop};
@@ -116,7 +116,7 @@ pub(crate) fn transport<'b>(context: &Context, c: &mut Cursor<'b>, number: u8, e
             c.note(TunnelKind::EtherIp, None);
             Ok(Next::Ethernet)
         }
-        17 => tunnel::udp(context, c),
+        17 => tunnel::udp(context, c, ends),
         // The packet that an ICMP error quotes was seen, or will be, as itself.
         1 | 58 => Err(Stop::Icmp),
         _ => Err(Stop::IpOther),
@@ -163,6 +163,18 @@ pub(crate) fn tcp<'b>(
     };
     let options = bytes.get(20..header_len).unwrap_or_default();
     Ok(Found { segment, options, ip_id: c.ip_id })
+}
+
+/// Makes the datagram whose payload `c` is at.
+#[cold]
+pub(crate) fn udp<'b>(context: &Context, c: &Cursor<'b>, ends: Ends<'_>, ports: (u16, u16)) -> Datagram<'b> {
+    let (src, dst) = ends.hosts();
+    let (key, side) = FlowKey::new(
+        Peer { host: src, port: ports.0 },
+        Peer { host: dst, port: ports.1 },
+        TunnelId(c.tunnel),
+    );
+    Datagram { time: context.time, key, side, envelope: c.envelope, payload: c.bytes }
 }
 
 pub(crate) const fn invalid(layer: Layer, needed: u32, available: u32) -> DecodeError {

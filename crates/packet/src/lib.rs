@@ -1,6 +1,6 @@
 //! Read-only views of link, tunnel, IP and TCP headers.
 //!
-//! In: frames as captured. Out: the TCP segment that a frame carries, borrowed from it, under its innermost
+//! In: frames as captured. Out: the TCP segment (or the UDP datagram that begins like QUIC) that a frame carries, borrowed from it, under its innermost
 //! addresses. Envelopes are walked through: Ethernet (802.3 LLC/SNAP too), Linux cooked v1 and v2, loopback,
 //! raw IP, PPP, Cisco HDLC; VLAN tags, MPLS, PPPoE, NSH; IP-in-IP, 6in4, GRE, ERSPAN I–III, EtherIP; and
 //! over UDP, by port, VXLAN, VXLAN-GPE, GENEVE, GTP-U, GRE and Teredo. Fragments are put together under caps.

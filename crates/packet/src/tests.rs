@@ -26,7 +26,7 @@ fn decode(decoder: &mut Decoder, frame: &Frame<'_>) -> Got {
             assert_eq!(s.time, frame.time);
             Got::Tcp { key: s.key, side: s.side, payload: s.payload.to_vec(), payload_len: s.payload_len }
         }
-        Outcome::NotTcp => Got::NotTcp,
+        Outcome::NotTcp | Outcome::Udp(_) => Got::NotTcp,
         Outcome::FragmentHeld => Got::Held,
         Outcome::Duplicate => panic!("a copy"),
         Outcome::Undecodable(error) => Got::Error(error),
@@ -908,5 +908,40 @@ proptest! {
             last = decode(&mut decoder, &frame(LinkType::Ethernet, bytes));
         }
         flow("last", &last);
+    }
+}
+
+#[test]
+fn datagrams_that_begin_like_quic_are_handed_out() {
+    for (name, payload, quic) in [
+        ("version 1", &[0xc3u8, 0, 0, 0, 1, 8, 9][..], true),
+        ("version 2", &[0xd3, 0x6b, 0x33, 0x43, 0xcf], true),
+        ("draft 29", &[0xc3, 0xff, 0, 0, 0x1d], true),
+        ("version negotiation", &[0xc3, 0, 0, 0, 0], false),
+        ("short header", &[0x43, 0, 0, 0, 1], false),
+        ("without the fixed bit", &[0x83, 0, 0, 0, 1], false),
+        ("cut", &[0xc3, 0, 0, 0], false),
+        ("empty", &[], false),
+    ] {
+        let len = payload.len() as u8;
+        let ip = [0x45, 0, 0, 28 + len, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 203, 0, 113, 1];
+        let udp = [0xc3, 0x50, 0x01, 0xbb, 0, 8 + len, 0, 0];
+        let bytes = [&ip[..], &udp, payload].concat();
+        let (time, wire_len) = (Timestamp::from_nanos(7), bytes.len() as u32);
+        let frame = Frame { time, link: LinkType::Raw, wire_len, bytes: &bytes };
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        match decoder.decode(&frame) {
+            Outcome::Udp(datagram) => {
+                assert!(quic, "{name}");
+                assert_eq!((datagram.payload, datagram.time), (payload, time), "{name}");
+                assert_eq!(datagram.key.peer(datagram.side).port, 50000, "{name}");
+            }
+            other => assert!(!quic && matches!(other, Outcome::NotTcp), "{name}: {other:?}"),
+        }
+        assert_eq!(
+            (decoder.counters().frames_udp_total, decoder.counters().frames_quic_total),
+            (1, u64::from(quic))
+        );
+        assert!(decoder.counters().is_balanced());
     }
 }

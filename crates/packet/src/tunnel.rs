@@ -9,7 +9,7 @@
 
 use offpath_types::TunnelKind;
 
-use crate::walk::{Context, Cursor, IdKind, Next, Step, Stop};
+use crate::walk::{Context, Cursor, Ends, IdKind, Next, Step, Stop};
 use crate::{Layer, LengthSource, link};
 
 const fn be16(high: u8, low: u8) -> u16 {
@@ -210,7 +210,7 @@ fn pptp<'b>(c: &mut Cursor<'b>, flags: u8, version: u8, protocol: u16) -> Step<'
     Ok(Next::Ppp)
 }
 
-pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
+pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>, ends: Ends<'b>) -> Step<'b> {
     let header = c.take::<8>(Layer::Udp)?;
     let (src, dst) = (be16(header[0], header[1]), be16(header[2], header[3]));
     // 0: a datagram past 64 KiB (RFC 2675), or offloaded.
@@ -231,7 +231,13 @@ pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>) -> Step<'b> {
         _ if src == 3544 || is_teredo_between_peers(c) => teredo(c),
         _ => None,
     };
-    let next = inner.ok_or(Stop::Udp)?;
+    let Some(next) = inner else {
+        return Err(if begins_like_quic(c.bytes) {
+            Stop::Quic { ends, ports: (src, dst) }
+        } else {
+            Stop::Udp
+        });
+    };
     c.enter(context)?;
     Ok(next)
 }
@@ -254,6 +260,14 @@ pub(crate) fn vxlan_or_gpe(c: &mut Cursor<'_>) -> Option<Next<'static>> {
         *c = start;
         vxlan_gpe(c)
     })
+}
+
+/// Tells whether a datagram begins with a long header of QUIC version 1 or 2, or of the drafts 29 to 32 (RFC 9000
+/// §17.2, RFC 9369 §3.1).
+#[inline]
+fn begins_like_quic(bytes: &[u8]) -> bool {
+    matches!(*bytes, [first, a, b, c, d, ..]
+        if first & 0xc0 == 0xc0 && matches!([a, b, c, d], [0, 0, 0, 1] | [0x6b, 0x33, 0x43, 0xcf] | [0xff, 0, 0, 0x1d..=0x20]))
 }
 
 /// Consumes and returns the next `N` bytes where there are as many.

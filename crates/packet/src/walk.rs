@@ -4,7 +4,7 @@
 //! the same bytes twice is harmless. Every step consumes at least one byte or moves inwards in a fixed
 //! order, so the work is linear in the captured bytes.
 
-use offpath_types::{Envelope, Host, LinkType, Timestamp, TunnelKind};
+use offpath_types::{Datagram, Envelope, Host, LinkType, Timestamp, TunnelKind};
 
 use crate::duplicates::Found;
 use crate::{DecodeError, Layer, LengthSource, ip, link, tunnel};
@@ -217,6 +217,7 @@ pub(crate) enum Next<'b> {
 /// What a walk ended at.
 pub(crate) enum Leaf<'b> {
     Tcp(Found<'b>),
+    Udp(Datagram<'b>),
     Fragment(Fragment<'b>),
     Other(Stop<'b>),
 }
@@ -226,6 +227,7 @@ pub(crate) enum Leaf<'b> {
 #[derive(Clone, Copy)]
 pub(crate) enum Stop<'b> {
     Udp,
+    Quic { ends: Ends<'b>, ports: (u16, u16) },
     Icmp,
     IpOther,
     NonIp,
@@ -327,6 +329,7 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
             Err(Stop::Fragment { ends, id, offset, more, number }) => {
                 return Leaf::Fragment(fragment(&cursor, ends, id, offset, more, number));
             }
+            Err(Stop::Quic { ends, ports }) => return Leaf::Udp(ip::udp(context, &cursor, ends, ports)),
             Err(stop) => return Leaf::Other(stop),
         }
     }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use crate::facts::FactsConfig;
+use crate::{OutsideConfig, QuicLimits};
 
 /// Configuration of the protocol stage.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +15,10 @@ pub struct ProtocolConfig {
     pub proxy_protocol: Vec<IpNet>,
     /// What is looked for in heads and bodies.
     pub facts: FactsConfig,
+    /// What terminators tell of the TLS connections outside of them.
+    pub outside: OutsideConfig,
+    /// Bounds of QUIC flows.
+    pub quic: QuicLimits,
 }
 
 /// Bounds of the protocol stage; each with its policy.

@@ -5,13 +5,13 @@ use offpath_types::{Anomalies, Anomaly};
 offpath_types::counters! {
     /// What became of every byte and message. Books that balance once all sessions are closed:
     ///
-    /// - `bytes_in_total` = `bytes_head_total` + `bytes_body_total` + `bytes_framing_total` + `bytes_websocket_total` + every
-    ///   `skipped_bytes_*_total` (while sessions are open: + bytes held in their buffers);
+    /// - `bytes_in_total` = `bytes_head_total` + `bytes_body_total` + `bytes_framing_total` + `bytes_websocket_total`
+    ///   + `bytes_tls_total` + every `skipped_bytes_*_total` (while sessions are open: + bytes held in their buffers);
     /// - `gap_bytes_total` = `gap_bytes_body_total` + `gap_bytes_lost_total` + `gap_bytes_ignored_total`;
     /// - `transactions_total` = `transactions_complete_total` + `transactions_incomplete_total`
     ///   + `transactions_request_only_total` + `transactions_response_only_total`;
-    /// - `flows_opened_total` = `flows_http1_total` + `flows_http2_total` + `flows_not_http_total`
-    ///   + `flows_unrecognised_total` (ended before one could tell).
+    /// - `flows_opened_total` = `flows_http1_total` + `flows_http2_total` + `flows_tls_total`
+    ///   + `flows_not_http_total` + `flows_unrecognised_total` (ended before one could tell).
     pub struct ProtocolCounters {
         /// Sessions opened.
         flows_opened_total,
@@ -19,6 +19,8 @@ offpath_types::counters! {
         flows_http1_total,
         /// Closed sessions that began with the HTTP/2 preface.
         flows_http2_total,
+        /// Closed sessions that carried TLS.
+        flows_tls_total,
         /// Closed sessions that were given up as not HTTP.
         flows_not_http_total,
         /// Closed sessions that showed too little to tell.
@@ -43,6 +45,8 @@ offpath_types::counters! {
         bytes_framing_total,
         /// Bytes of WebSocket frames.
         bytes_websocket_total,
+        /// Bytes of TLS flows: hellos, and what was delivered after them.
+        bytes_tls_total,
         /// Bytes of flows that are not HTTP/1, up to and after giving up.
         skipped_bytes_not_http_total,
         /// Bytes passed over while looking for a message start.
@@ -137,6 +141,18 @@ offpath_types::counters! {
         websocket_frames_invalid_total,
         /// Directions of WebSocket connections whose counting ended early, by such a frame or a gap.
         websocket_directions_lost_total,
+        /// ClientHellos read, the first of each flow.
+        tls_client_hellos_total,
+        /// ServerHellos read (requests for another ClientHello apart).
+        tls_server_hellos_total,
+        /// Hellos that were cut by a gap or the flow's end, too long, or malformed.
+        tls_hellos_unreadable_total,
+        /// Hellos of SSL 2.0, which are not looked into.
+        tls_hellos_sslv2_total,
+        /// ClientHellos with an encrypted one inside, or bytes that pretend to be one (GREASE).
+        tls_ech_total,
+        /// TLS handshakes of which at least one hello was read.
+        tls_handshakes_total,
     }
 }
 

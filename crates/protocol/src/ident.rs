@@ -1,6 +1,6 @@
 //! Names of a flow that are the same on every machine and run.
 
-use offpath_types::{FlowInfo, Peer, Side};
+use offpath_types::{FlowInfo, Peer, Side, Transport};
 use sha1::{Digest, Sha1};
 
 /// A flow's two names; made once, when its first transaction starts.
@@ -13,7 +13,13 @@ pub(crate) struct FlowNames {
 }
 
 impl FlowNames {
+    /// Names a TCP flow.
     pub(crate) fn new(flow: &FlowInfo) -> Self {
+        Self::of(flow, Transport::Tcp)
+    }
+
+    /// Names a flow.
+    pub(crate) fn of(flow: &FlowInfo, transport: Transport) -> Self {
         let (low, high) = (flow.key.peer(Side::Low), flow.key.peer(Side::High));
         let mut h = blake3::Hasher::new();
         for peer in [low, high] {
@@ -22,16 +28,22 @@ impl FlowNames {
         }
         h.update(&flow.key.tunnel().0.to_be_bytes());
         h.update(&flow.opened.as_nanos().to_be_bytes());
+        if transport == Transport::Quic {
+            h.update(b"udp");
+        }
         let mut id = [0; 8];
         id.copy_from_slice(&h.finalize().as_bytes()[..8]);
-        Self { flow_id: u64::from_be_bytes(id), community_id: community_id(low, high) }
+        Self { flow_id: u64::from_be_bytes(id), community_id: community_id(low, high, transport) }
     }
 }
 
 /// github.com/corelight/community-id-spec: SHA-1 of seed, lower address, higher address, protocol,
 /// padding, ports. A key's peers are sorted by address, then port, as the specification asks.
-fn community_id(low: Peer, high: Peer) -> [u8; 20] {
-    const TCP: u8 = 6;
+fn community_id(low: Peer, high: Peer, transport: Transport) -> [u8; 20] {
+    let protocol = match transport {
+        Transport::Tcp => 6,
+        Transport::Quic => 17,
+    };
     let mut h = Sha1::new();
     h.update([0, 0]);
     for host in [low.host, high.host] {
@@ -41,7 +53,7 @@ fn community_id(low: Peer, high: Peer) -> [u8; 20] {
             h.update(host.octets());
         }
     }
-    h.update([TCP, 0]);
+    h.update([protocol, 0]);
     h.update(low.port.to_be_bytes());
     h.update(high.port.to_be_bytes());
     h.finalize().into()

@@ -24,8 +24,11 @@
 mod leftover;
 mod undecided;
 
+use std::sync::Arc;
+
 use offpath_types::{
-    Anomalies, Anomaly, Chunk, Direction, FlowInfo, Host, IdentityKey, Timestamp, Transaction,
+    Anomalies, Anomaly, Chunk, Direction, FlowInfo, Handshake, Host, IdentityKey, Timestamp, TlsFacts,
+    Transaction,
 };
 
 pub(crate) use self::leftover::Leftover;
@@ -34,6 +37,7 @@ use crate::facts::Facts;
 use crate::http1::{self, Searcher};
 use crate::http2;
 use crate::ident::FlowNames;
+use crate::tls::Tls;
 use crate::websocket::WebSocket;
 use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
 
@@ -59,6 +63,8 @@ pub struct Http {
     shard: usize,
     /// Of the other shards: bytes held and requests open.
     others: Vec<(usize, usize)>,
+    /// TLS handshakes that nobody has taken yet.
+    pub(crate) handshakes: Vec<Handshake>,
 }
 
 /// The state of one flow: the layer that reads it now.
@@ -77,6 +83,7 @@ enum Layer {
     /// The first bytes may still be another protocol's.
     Undecided(Box<Undecided>),
     WebSocket(Box<WebSocket>),
+    Tls(Box<Tls>),
     Opaque(Opaque),
 }
 
@@ -95,6 +102,7 @@ pub(crate) enum Kind {
     Unknown,
     Http1,
     Http2,
+    Tls,
     NotHttp,
 }
 
@@ -104,6 +112,8 @@ pub(crate) struct FlowContext {
     names: Option<Box<FlowNames>>,
     /// The client that a believed PROXY preface named.
     pub(crate) proxied: Option<Box<Host>>,
+    /// What is known of the TLS connection around this layer, or outside of the proxy that named the client.
+    pub(crate) told: Option<Arc<TlsFacts>>,
     /// Transactions emitted.
     emitted: u32,
     /// Layers left behind: 0 on the wire itself.
@@ -149,6 +159,8 @@ pub(crate) enum Next {
     Unrecognised,
     /// Nor are they anything else that is known.
     Nothing,
+    /// TLS begins here.
+    Tls,
     /// The HTTP/2 connection preface begins here (RFC 9113 §3.4), sent by this direction's sender.
     Http2 { requests: Direction },
     /// Frames of HTTP/2 were found in the middle of a connection.
@@ -184,7 +196,7 @@ impl Kind {
     /// Returns this kind, or `before` where this one says less.
     fn or(self, before: Self) -> Self {
         match (self, before) {
-            (Self::Unknown, _) | (Self::NotHttp, Self::Http1 | Self::Http2) => before,
+            (Self::Unknown, _) | (Self::NotHttp, Self::Http1 | Self::Http2 | Self::Tls) => before,
             _ => self,
         }
     }
@@ -219,7 +231,7 @@ impl Layer {
         match self {
             Self::Http1(http1) => http1.leaving.take(),
             Self::Undecided(undecided) => undecided.leaving.take(),
-            Self::Http2(_) | Self::WebSocket(_) | Self::Opaque(_) => None,
+            Self::Http2(_) | Self::Tls(_) | Self::WebSocket(_) | Self::Opaque(_) => None,
         }
     }
 }
@@ -236,6 +248,7 @@ impl Http {
             anomalies: AnomalyCounts::default(),
             held_bytes: 0,
             open_requests: 0,
+            handshakes: Vec::new(),
             shard: 0,
             others: Vec::new(),
         }
@@ -283,7 +296,7 @@ impl Http {
             Layer::Http1(http1) => http1.mark(dir, Anomaly::OverlapConflict),
             Layer::Http2(http2) => http2.mark(dir, Anomaly::OverlapConflict),
             Layer::Undecided(undecided) => undecided.pending[dir.index()].insert(Anomaly::OverlapConflict),
-            Layer::WebSocket(_) | Layer::Opaque(_) => {}
+            Layer::Tls(_) | Layer::WebSocket(_) | Layer::Opaque(_) => {}
         }
     }
 
@@ -295,6 +308,7 @@ impl Http {
             Layer::Http2(http2) => http2.wants(dir),
             Layer::Undecided(_) => true,
             Layer::WebSocket(websocket) => websocket.wants(dir),
+            Layer::Tls(tls) => tls.wants(dir),
             Layer::Opaque(_) => false,
         }
     }
@@ -318,6 +332,10 @@ impl Http {
                     (Kind::Unknown, undecided.context.carried)
                 }
                 Layer::WebSocket(websocket) => (websocket.kind, Kind::Unknown),
+                Layer::Tls(tls) => {
+                    tls.close(self, flow, now);
+                    (Kind::Tls, tls.context.carried)
+                }
                 Layer::Opaque(opaque) => (opaque.kind, Kind::Unknown),
             };
             // What was held until now may have shown another protocol.
@@ -329,8 +347,14 @@ impl Http {
             Kind::Unknown => counters.flows_unrecognised_total += 1,
             Kind::Http1 => counters.flows_http1_total += 1,
             Kind::Http2 => counters.flows_http2_total += 1,
+            Kind::Tls => counters.flows_tls_total += 1,
             Kind::NotHttp => counters.flows_not_http_total += 1,
         }
+    }
+
+    /// TLS handshakes found since they were last taken out; whoever calls [`Http::chunk`] takes them.
+    pub fn handshakes(&mut self) -> &mut Vec<Handshake> {
+        &mut self.handshakes
     }
 
     /// Returns the counts so far.
@@ -430,6 +454,10 @@ impl Http {
                 self.held_bytes += undecided.rest.len();
                 undecided.leaving.take()
             }
+            Layer::Tls(tls) => {
+                tls.chunk(self, flow, dir, chunk, now);
+                None
+            }
             Layer::WebSocket(websocket) => {
                 websocket.chunk(dir, chunk, &mut self.counters);
                 None
@@ -500,6 +528,10 @@ impl Http {
             _ if context.depth >= LAYERS_MAX => Layer::Opaque(Opaque { kind: carried, bypassed: true }),
             Next::Tunnel => Layer::Http1(http1::Session::inside(context, at)),
             Next::Unrecognised => Layer::Undecided(Box::new(Undecided::new(context, pending, at))),
+            Next::Tls => Layer::Tls(Box::new(Tls::new(context))),
+            Next::Nothing if flow.midstream && !context.inside() => {
+                Layer::Http1(http1::Session::searching(context, at))
+            }
             Next::Http2 { requests } => {
                 self.counters.flows_swapped_total += u64::from(requests == Direction::ToClient);
                 let start = http2::Start::Preface { requests, midstream: flow.midstream };

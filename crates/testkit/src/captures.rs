@@ -26,6 +26,7 @@ use Direction::{ToClient, ToServer};
 
 mod inventory;
 mod mirrors;
+mod tls;
 mod tunnels;
 
 /// A folder that was written.
@@ -72,7 +73,7 @@ pub fn make_all(root: &Path) -> io::Result<Vec<Made>> {
 const INDEX_HEAD: &str = "# Golden captures
 
 One folder per behaviour: the capture, what is expected of it (`transactions.jsonl`, `decisions.jsonl`,
-`counters.json`), and `config.toml` where the defaults do not do. All of it is synthetic: addresses are
+`counters.json`, of TLS also `connections.jsonl`), and `config.toml` where the defaults do not do. All of it is synthetic: addresses are
 those for documentation, benchmarks and private use, and nothing was recorded from people. It has the
 licence of the project. `offpath-testkit captures` makes every input but that of demo-lab, and this page,
 anew, byte for byte.
@@ -105,6 +106,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     captures.extend(gaps_and_segments()?);
     captures.extend(links()?);
     captures.extend(tunnels::tunnels()?);
+    captures.extend(tls::tls()?);
     captures.extend(inventory::all()?);
     captures.extend(mirrors::mirrors()?);
     captures.extend(logins());

@@ -2,7 +2,8 @@
 //!
 //! A folder holds `input.pcap` (or `input.pcapng`, either with `.gz` or `.zst`), an optional
 //! `config.toml` (only what differs from the defaults), and the expected `transactions.jsonl`,
-//! `decisions.jsonl` and `counters.json`. With `OFFPATH_UPDATE_GOLDEN=1` in the environment the expected
+//! `decisions.jsonl` and `counters.json`; `connections.jsonl` and `inventory.json` are compared where they are there.
+//! With `OFFPATH_UPDATE_GOLDEN=1` in the environment the expected
 //! files are written instead of compared; a review of the diff is the test then.
 //!
 //! Each run gets the same identity key, so hashes repeat. The config handed to the replay is the folder's
@@ -57,6 +58,8 @@ pub struct Replay {
     pub decisions: PathBuf,
     /// Where to write the stats.
     pub stats: PathBuf,
+    /// Where to write connections, where the folder holds some.
+    pub connections: Option<PathBuf>,
     /// Where to write the inventory, where the folder holds one.
     pub inventory: Option<PathBuf>,
     /// How many workers to use; the result may not depend on it.
@@ -75,6 +78,9 @@ impl Replay {
             ("--config", &self.config),
         ] {
             args.extend([flag.to_owned(), path(value)]);
+        }
+        if let Some(connections) = &self.connections {
+            args.extend(["--connections".to_owned(), path(connections)]);
         }
         if let Some(inventory) = &self.inventory {
             args.extend(["--inventory".to_owned(), path(inventory)]);
@@ -171,6 +177,10 @@ fn check_or_update(
         transactions: scratch.path().join("transactions.jsonl"),
         decisions: scratch.path().join("decisions.jsonl"),
         stats: scratch.path().join("stats.json"),
+        connections: dir
+            .join("connections.jsonl")
+            .is_file()
+            .then(|| scratch.path().join("connections.jsonl")),
         inventory: dir.join("inventory.json").is_file().then(|| scratch.path().join("inventory.json")),
         workers,
         dir,
@@ -189,6 +199,9 @@ fn check_or_update(
         ("decisions.jsonl", read(&replay.decisions)?),
         ("counters.json", counters + "\n"),
     ];
+    if let Some(connections) = &replay.connections {
+        results.push(("connections.jsonl", read(connections)?));
+    }
     if let Some(inventory) = &replay.inventory {
         results.push(("inventory.json", read(inventory)?));
     }

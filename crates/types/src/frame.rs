@@ -1,6 +1,6 @@
 //! What a packet source hands out.
 
-use crate::Timestamp;
+use crate::{Envelope, FlowKey, Side, Timestamp};
 
 /// The link layer of a frame, from the capture's data link type
 /// (<https://www.tcpdump.org/linktypes.html>).
@@ -64,4 +64,19 @@ pub struct Frame<'a> {
     pub wire_len: u32,
     /// The captured bytes, from the link header on.
     pub bytes: &'a [u8],
+}
+
+/// One UDP datagram, borrowed from the frame (or from the decoder, where it came in fragments).
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// When the carrying frame was captured.
+    pub time: Timestamp,
+    /// The flow, by its innermost addresses.
+    pub key: FlowKey,
+    /// Which of the key's peers sent it.
+    pub side: Side,
+    /// VLAN tags and tunnel that it came in.
+    pub envelope: Envelope,
+    /// Captured payload bytes, without link padding.
+    pub payload: &'a [u8],
 }

@@ -15,6 +15,7 @@ mod frame;
 mod outline;
 mod text;
 mod time;
+mod tls;
 mod transaction;
 mod verdict;
 
@@ -23,10 +24,11 @@ pub use decision::{Action, Decision, MatchValue, Reason};
 pub use entity::{EntityKey, EntityKind, IdentityHash, IdentityKey};
 pub use envelope::{Envelope, TunnelKind};
 pub use flow::{Direction, FlowInfo, FlowKey, Host, Peer, Side, TunnelId};
-pub use frame::{Frame, LinkType};
+pub use frame::{Datagram, Frame, LinkType};
 pub use outline::{BodyOutline, CredentialKind, Outline, Parameter, ParameterPlace, ValueKinds};
 pub use text::{Span, TextArena};
 pub use time::Timestamp;
+pub use tls::{Handshake, HandshakeStage, Ja4, TlsFacts, Transport};
 pub use transaction::{
     Anomalies, Anomaly, BodyHint, HttpVersion, LoginFacts, Pace, RareFacts, RedirectClass, RpcFacts,
     StackClass, Transaction,

@@ -1,6 +1,10 @@
 //! A request with its response: the unit that is scored.
 
-use crate::{EntityKey, EntityKind, FlowInfo, Host, IdentityHash, Outline, Span, TextArena, Timestamp};
+use std::sync::Arc;
+
+use crate::{
+    EntityKey, EntityKind, FlowInfo, Host, IdentityHash, Outline, Span, TextArena, Timestamp, TlsFacts,
+};
 
 /// The HTTP version of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -359,6 +363,8 @@ pub struct Transaction {
     pub login: LoginFacts,
     /// Names and kinds of the request's parameters, where an inventory is wanted.
     pub outline: Option<Box<Outline>>,
+    /// What the TLS handshake around it showed, where it was seen here or joined from elsewhere.
+    pub tls: Option<Arc<TlsFacts>>,
     /// What only some protocols have.
     pub rare: Option<Box<RareFacts>>,
 }
@@ -424,8 +430,23 @@ impl Transaction {
             navigation: false,
             login: LoginFacts::default(),
             outline: None,
+            tls: None,
             rare: None,
         }
+    }
+
+    /// Adds what a TLS handshake showed. The stable part of the client's JA4 goes into `fingerprint`, once.
+    pub fn attach_tls(&mut self, facts: Arc<TlsFacts>) {
+        let had = self.tls.as_ref().is_some_and(|tls| tls.ja4.is_some());
+        if let Some(ja4) = facts.ja4
+            && self.fingerprint != 0
+            && !had
+        {
+            self.fingerprint = (self.fingerprint.rotate_left(29) ^ ja4.stable_hash())
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .max(1);
+        }
+        self.tls = Some(facts);
     }
 
     /// Returns the id used in records and decisions: 24 hex digits, the same in every run.

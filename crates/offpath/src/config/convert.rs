@@ -3,14 +3,15 @@
 use offpath_enforce::{BlastRadius, PlannerConfig};
 use offpath_packet::{DecoderLimits, DuplicateSearch};
 use offpath_protocol::facts::FactsConfig;
-use offpath_protocol::{ProtocolConfig, ProtocolLimits};
+use offpath_protocol::{OutsideConfig, ProtocolConfig, ProtocolLimits, QuicLimits};
 use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConfig, Scorer, Signal};
 use offpath_stream::StreamLimits;
 use offpath_types::{BodyHint, IdentityKey};
 
 use super::sections::DuplicatesMode;
-use super::{BodySays, Config, ConfigError, OutcomeSection, nets};
+use super::{BodySays, Config, ConfigError, JoinBy, OutcomeSection, nets};
 use crate::inventory::InventoryLimits;
+use crate::join::JoinConfig;
 use crate::worker::{SHARDS, Worker};
 
 const MS: u64 = 1_000_000;
@@ -96,6 +97,11 @@ impl Config {
                     "must be from 0 to 10",
                 ));
             }
+        }
+        range("join.window_secs", u64::from(self.join.window_secs), 1, 86_400)?;
+        range("join.handshakes_max", self.join.handshakes_max as u64, 1, 1 << 24)?;
+        if self.join.by.contains(&JoinBy::Header) && self.join.client_port_header.is_none() {
+            return Err(ConfigError::value(file, "join.by", "header", "needs join.client_port_header"));
         }
         self.check_policies(file)?;
         self.check_webhooks(file)
@@ -287,6 +293,31 @@ impl Config {
                 },
                 text_bytes_max: h.text_bytes_max,
             },
+            outside: {
+                let j = &self.join;
+                let port = j.client_port_header.clone().filter(|_| j.by.contains(&JoinBy::Header));
+                OutsideConfig {
+                    proxy_protocol: j.by.contains(&JoinBy::ProxyProtocol),
+                    client_port_header: port,
+                    ja4_header: j.ja4_header.clone(),
+                    ja3_header: j.ja3_header.clone(),
+                }
+            },
+            quic: {
+                let d = QuicLimits::default();
+                QuicLimits { flows_max: share(d.flows_max), held_bytes_max: share(d.held_bytes_max), ..d }
+            },
+        }
+    }
+
+    /// Returns how handshakes are joined to transactions.
+    pub(crate) fn join_config(&self) -> JoinConfig {
+        let j = &self.join;
+        JoinConfig {
+            enabled: !j.by.is_empty(),
+            by_address: j.by.contains(&JoinBy::Address),
+            window_nanos: u64::from(j.window_secs) * 1000 * MS,
+            handshakes_max: j.handshakes_max,
         }
     }
 

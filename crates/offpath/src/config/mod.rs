@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) http: HttpSection,
     /// Who the client is.
     pub(crate) client: ClientSection,
+    /// Joining TLS handshakes seen outside of a terminator to the transactions inside it.
+    pub(crate) join: JoinSection,
     /// Users, sessions and passwords, and the key that hashes them.
     pub(crate) identity: IdentitySection,
     /// Scoring.

@@ -115,6 +115,49 @@ pub(crate) struct ClientSection {
     pub(crate) header: Option<String>,
 }
 
+/// `[join]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct JoinSection {
+    /// How a transaction names the client of the handshake outside; empty: nothing is joined.
+    pub(crate) by: Vec<JoinBy>,
+    /// Header in which the terminator passes on the client's port, or address and port.
+    pub(crate) client_port_header: Option<String>,
+    /// Header in which the terminator passes on the JA4 that it saw.
+    pub(crate) ja4_header: Option<String>,
+    /// Header in which the terminator passes on the JA3 that it saw.
+    pub(crate) ja3_header: Option<String>,
+    /// Packet time without use after which a handshake is forgotten.
+    pub(crate) window_secs: u32,
+    /// Handshakes remembered.
+    pub(crate) handshakes_max: usize,
+}
+
+impl Default for JoinSection {
+    fn default() -> Self {
+        Self {
+            by: Vec::new(),
+            client_port_header: None,
+            ja4_header: None,
+            ja3_header: None,
+            window_secs: 900,
+            handshakes_max: 100_000,
+        }
+    }
+}
+
+/// What names the client of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JoinBy {
+    /// A header that the terminator sets: `client_port_header`.
+    Header,
+    /// The PROXY protocol.
+    ProxyProtocol,
+    /// The address and port of the flow inside, where the terminator keeps them.
+    Address,
+}
+
 /// `[identity]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]

@@ -3,6 +3,8 @@
 //! Every byte is taken by exactly one state and counted there; a head is looked at once, whoever cuts it.
 //! Read RFC 9112 §6 and §7 before changing this file.
 
+use std::sync::Arc;
+
 use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
 
 use super::framing::Body;
@@ -235,7 +237,24 @@ impl Engine<'_> {
                 self.feed_again(dir, &buf, &marks, 0);
                 0
             }
+            // What follows the addresses is waited for where it is of use, and short enough.
+            Preface::Found { len, .. }
+                if !socks
+                    && self.http.config.outside.proxy_protocol
+                    && (all.len()..=proxy::EXTENSIONS_MAX).contains(&(len - 1)) =>
+            {
+                if had == 0 {
+                    half.keep(bytes, place);
+                }
+                bytes.len()
+            }
             Preface::Found { len, client } => {
+                let told = if socks || !self.http.config.outside.proxy_protocol {
+                    None
+                } else {
+                    proxy::told(&all[..len.min(all.len())])
+                };
+                let half = &mut self.s.halves[d];
                 half.take();
                 let here = len - had;
                 let n = here.min(bytes.len());
@@ -252,6 +271,7 @@ impl Engine<'_> {
                 let peer = self.flow.client().host.to_ip();
                 if self.http.config.proxy_protocol.iter().any(|net| net.contains(&peer)) {
                     self.s.context.proxied = client.map(Box::new);
+                    self.s.context.told = told.map(Arc::new);
                 }
                 n
             }
@@ -614,6 +634,11 @@ impl Engine<'_> {
         let line_max = limits.search_line_bytes_max;
         let half = &mut self.s.halves[d];
         if self.s.kind == Kind::Unknown {
+            // A TLS handshake of a flow whose SYN was missed; what is none comes back.
+            if half.searched == 0 && bytes[0] == 22 && self.s.context.depth == 0 && self.flow.midstream {
+                self.leave(Next::Unrecognised);
+                return 0;
+            }
             half.searched += bytes.len() as u64;
             if half.searched > limits.search_bytes_max {
                 self.give_up();

@@ -91,7 +91,12 @@ pub(crate) fn assert_balanced(c: &ProtocolCounters) {
         c.fields().iter().filter(|(n, _)| n.starts_with("skipped_bytes_")).map(|(_, v)| v).sum();
     assert_eq!(
         c.bytes_in_total,
-        c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + c.bytes_websocket_total + skipped,
+        c.bytes_head_total
+            + c.bytes_body_total
+            + c.bytes_framing_total
+            + c.bytes_websocket_total
+            + c.bytes_tls_total
+            + skipped,
         "bytes: {c:?}"
     );
     assert_eq!(
@@ -109,7 +114,11 @@ pub(crate) fn assert_balanced(c: &ProtocolCounters) {
     );
     assert_eq!(
         c.flows_opened_total,
-        c.flows_http1_total + c.flows_http2_total + c.flows_not_http_total + c.flows_unrecognised_total
+        c.flows_http1_total
+            + c.flows_http2_total
+            + c.flows_tls_total
+            + c.flows_not_http_total
+            + c.flows_unrecognised_total
     );
 }
 

@@ -67,6 +67,7 @@ impl Engine<'_> {
         }
         let parsed = RequestHead { method, target, version: head.version, headers };
         let tap = self.http.facts.request_head(&parsed, &mut open.tx);
+        self.http.attach_tls(self.s.context.told.as_ref(), self.flow, headers, &mut open.tx);
         self.s.halves[dir.index()].tap = tap;
         let body = if open.is_connect { Body::None } else { head.framing.request_body() };
         self.note_request_order(&open);

@@ -2,12 +2,17 @@
 
 use std::net::IpAddr;
 
-use offpath_types::Host;
+use offpath_types::{Host, Peer, TlsFacts};
+
+use crate::tls::outside::proxy_extensions;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Longest version 1 line, its CRLF included.
 const LINE_MAX: usize = 107;
+
+/// Longest preface of which what follows the addresses is waited for.
+pub(super) const EXTENSIONS_MAX: usize = 4096;
 
 /// What a flow's first bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,25 @@ fn version2(bytes: &[u8]) -> Preface {
     Preface::Found { len, client: Some(client) }
 }
 
+/// Returns what a preface, as far as it is there, tells of the connection outside: the client's address and port, and
+/// in version 2 what a terminator of TLS adds. `None` where it names no client.
+pub(super) fn told(preface: &[u8]) -> Option<TlsFacts> {
+    let Preface::Found { client: Some(host), .. } = parse(preface) else { return None };
+    let mut facts = TlsFacts::default();
+    let port = if preface.starts_with(b"P") {
+        let line = std::str::from_utf8(preface).ok()?;
+        line.trim_end().split(' ').nth(4)?.parse().ok()?
+    } else {
+        // Two addresses, then the two ports.
+        let addresses = if preface.get(13)? >> 4 == 1 { 8 } else { 32 };
+        let [high, low] = *preface.get(16 + addresses..)?.first_chunk::<2>()?;
+        proxy_extensions(preface.get(16 + addresses + 4..).unwrap_or_default(), &mut facts);
+        u16::from_be_bytes([high, low])
+    };
+    facts.outside = Some(Peer { host, port });
+    Some(facts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +129,30 @@ mod tests {
                 let got = parse(&bytes[..cut]);
                 assert!(got == Preface::More || got == want, "{name} cut at {cut}: {got:?}");
             }
+        }
+    }
+
+    #[test]
+    fn prefaces_tell_port_and_extensions() {
+        let peer = |host, port| Some(Peer { host, port });
+        let v1 = told(b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n").unwrap();
+        assert_eq!(v1.outside, peer(Host::from_v4([192, 0, 2, 1]), 56324));
+        let head = |family, len: u8| [SIGNATURE, &[0x21, family, 0, len]].concat();
+        let v4 = [
+            head(0x11, 20),
+            vec![1, 2, 3, 4, 5, 6, 7, 8, 0x12, 0x34, 0, 2],
+            vec![2, 0, 5],
+            b"a.exa".to_vec(),
+        ];
+        let v4 = told(&v4.concat()).unwrap();
+        assert_eq!(v4.outside, peer(Host::from_v4([1, 2, 3, 4]), 0x1234));
+        assert_eq!(v4.server_name.as_deref(), Some(&b"a.exa"[..]));
+        let v6 = told(&[head(0x21, 36), vec![9; 36]].concat()).unwrap();
+        assert_eq!(v6.outside, peer(Host::from_v6([9; 16]), 0x0909));
+        for bytes in
+            [&b"PROXY UNKNOWN\r\n"[..], b"PROXY TCP4 192.0.2.1 10.0.0.1 x 443\r\n", b"GET / HTTP/1.1\r\n"]
+        {
+            assert_eq!(told(bytes), None);
         }
     }
 }

@@ -320,6 +320,16 @@ impl Session {
         session
     }
 
+    /// The same, where the flow was joined in the middle and nothing is known yet.
+    pub(crate) fn searching(context: FlowContext, at: [u64; 2]) -> Self {
+        let mut session = Self::inside(context, at);
+        for half in &mut session.halves {
+            half.state = State::Search;
+            half.lost = true;
+        }
+        session
+    }
+
     /// Wire direction of the requests; the flow's guess while nothing is known.
     pub(super) fn request_dir(&self) -> Direction {
         if self.swapped == Some(true) { Direction::ToClient } else { Direction::ToServer }

@@ -3,6 +3,7 @@
 use offpath_types::{Anomalies, Chunk, Direction};
 
 use super::{FlowContext, Kind, Leaving, Leftover, Next};
+use crate::tls::hello;
 
 /// A flow, or a tunnel, whose first bytes do not tell yet.
 pub(super) struct Undecided {
@@ -30,11 +31,18 @@ enum Judgement {
 enum Protocol {
     /// The SETTINGS that an HTTP/2 server begins with (RFC 9113 §3.4), before the client's preface was seen.
     Http2Server,
+    /// A TLS handshake.
+    Tls,
 }
 
 /// Judges the first `bytes` of a direction. The answer for a prefix is `More` or the answer for every
 /// continuation, so cutting changes nothing.
 fn judge(bytes: &[u8]) -> Judgement {
+    match hello::begins(bytes) {
+        None if !bytes.is_empty() => return Judgement::More,
+        Some(true) => return Judgement::Is(Protocol::Tls),
+        _ => {}
+    }
     // At most 64 settings in one frame, which is ten times what anybody sends.
     let settings = |i: usize, b: u8| match i {
         0 | 4..=8 => b == 0,
@@ -72,6 +80,7 @@ impl Undecided {
         };
         let next = match judgement {
             Judgement::More => return,
+            Judgement::Is(Protocol::Tls) => Next::Tls,
             Judgement::Is(Protocol::Http2Server) => Next::Http2 { requests: dir.flip() },
             Judgement::Nothing => Next::Nothing,
         };
