@@ -58,6 +58,7 @@ pub struct FileSource {
     used: bool,
     buffer_bytes: usize,
     books: Books,
+    secrets_returned: usize,
     bytes_read: Arc<AtomicU64>,
     bytes_total: Option<u64>,
 }
@@ -141,6 +142,17 @@ impl FileSource {
         &self.books.problems
     }
 
+    /// Returns the decryption secrets that stand before the next frame and were not returned yet.
+    ///
+    /// # Errors
+    /// As [`PacketSource::next_frame`], which need not be asked again then.
+    #[inline]
+    pub fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        self.select()?;
+        let from = std::mem::replace(&mut self.secrets_returned, self.books.secrets.len());
+        Ok(&self.books.secrets[from..])
+    }
+
     /// Returns the decryption secrets found so far in pcapng files, at most 4 MiB.
     pub fn secrets(&self) -> &[Secrets] {
         &self.books.secrets
@@ -156,6 +168,7 @@ impl FileSource {
             used: false,
             buffer_bytes: options.buffer_bytes,
             books: Books::default(),
+            secrets_returned: 0,
             bytes_read: Arc::default(),
             bytes_total: Some(0),
         }

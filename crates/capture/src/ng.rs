@@ -4,6 +4,7 @@
 //! 28-byte header; `pcap-parser` reads the descriptions and the secrets, with their options.
 
 use offpath_types::{LinkType, Timestamp};
+use zeroize::Zeroize;
 
 use crate::Damage;
 use crate::buffer::{Refill, u16_at, u32_at};
@@ -32,6 +33,12 @@ pub struct Secrets {
     pub kind: u32,
     /// The secrets as stored.
     pub data: Vec<u8>,
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        self.data.zeroize();
+    }
 }
 
 impl std::fmt::Debug for Secrets {

@@ -90,7 +90,7 @@ pub(crate) struct ReplayArgs {
     /// Workers that reassemble and parse; 1 does everything in one thread. The output is the same with any number.
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) workers: Option<u8>,
-    /// TLS key log (NSS format). Must be readable; decryption is not built in yet.
+    /// TLS key log (the format of SSLKEYLOGFILE): TLS 1.2 and 1.3 connections of which it has secrets are decrypted.
     #[arg(long, value_name = "FILE")]
     pub(crate) keylog: Option<PathBuf>,
     /// Go on as the files grow and new ones come, until SIGINT or SIGTERM; a server `tcp://HOST:PORT` is connected to

@@ -214,6 +214,7 @@ mod tests {
     #[test]
     fn connection_records_have_the_documented_names() {
         let facts = TlsFacts {
+            decrypted: false,
             server_name: Some((*b"a\"b").into()),
             alpn_offered: (*b"\x02h2\x08http/1.1").into(),
             ja3: Some([0xab; 16]),

@@ -3,6 +3,7 @@
 use offpath_capture::CaptureCounters;
 use offpath_enforce::PlannerCounters;
 use offpath_packet::DecodeCounters;
+use offpath_protocol::KeyLogCounters;
 use offpath_score::ScoreCounters;
 use offpath_types::counters;
 use serde_json::{Map, Value, json};
@@ -45,6 +46,7 @@ pub(crate) struct Ledger {
     /// Live only.
     pub(crate) handover: Option<HandoverCounters>,
     pub(crate) shards: ShardCounters,
+    pub(crate) keys: KeyLogCounters,
     pub(crate) pipeline: PipelineCounters,
     pub(crate) join: JoinCounters,
     pub(crate) score: ScoreCounters,
@@ -99,7 +101,8 @@ impl Ledger {
     /// Returns the equations, from the wire to the decision.
     pub(crate) fn balances(&self) -> Vec<Balance> {
         let (d, t) = (&self.decode, &self.pipeline);
-        let ShardCounters { stream: s, protocol: p, quic: q, facts: f, worker, .. } = &self.shards;
+        let ShardCounters { stream: s, protocol: p, decryption: y, quic: q, facts: f, worker, .. } =
+            &self.shards;
         let h = self.handover.unwrap_or_default();
         let mut list = vec![
             ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
@@ -146,8 +149,8 @@ impl Ledger {
         if worker.flows_poisoned_total == 0 {
             // A poisoned flow takes with it what its parser had not counted yet.
             list.push((
-                "bytes delivered = bytes taken by parsers",
-                s.bytes_delivered_total,
+                "bytes delivered + decrypted = bytes taken by parsers",
+                s.bytes_delivered_total + y.bytes_plain_total,
                 p.bytes_in_total,
             ));
             list.push((
@@ -277,6 +280,8 @@ impl Ledger {
             "stream": section(&shards.stream.fields()),
             "protocol": section(&shards.protocol.fields()),
             "quic": section(&shards.quic.fields()),
+            "keylog": section(&self.keys.fields()),
+            "decryption": section(&shards.decryption.fields()),
             "facts": section(&shards.facts.fields()),
             "anomalies": anomalies,
             "worker": section(&shards.worker.fields()),

@@ -16,6 +16,7 @@ mod identity;
 mod inventory;
 mod join;
 mod judge;
+mod keys;
 mod ledger;
 mod merge;
 mod output;
@@ -108,11 +109,6 @@ fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let config = load_config_of(&args.output)?;
-    if let Some(keylog) = &args.keylog {
-        std::fs::File::open(keylog)
-            .with_context(|| format!("cannot read the key log {}", keylog.display()))
-            .map_err(Failure::input)?;
-    }
     check_outputs(&args.output, &args.files)?;
     let key = load_key(&config)?;
     let delivery = if args.deliver { delivery::start(&config)? } else { None };

@@ -237,6 +237,9 @@ fn push_offpath(tx: &Transaction, client_ip: Option<Range<usize>>, out: &mut Vec
     out.push(b'}');
     push_member(b"endpoint", tx, tx.endpoint, out);
     out.extend_from_slice(if tx.complete { b",\"complete\":true" } else { b",\"complete\":false" });
+    if tx.tls.as_ref().is_some_and(|tls| tls.decrypted) {
+        out.extend_from_slice(b",\"decrypted\":true");
+    }
     out.extend_from_slice(b",\"anomalies\":[");
     for (i, anomaly) in tx.anomalies.iter().enumerate() {
         out.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });

@@ -5,6 +5,7 @@
 //! bounded and a full one makes the sender wait: a file loses nothing.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
@@ -17,6 +18,7 @@ use crate::args::{Format, ReplayArgs};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::judge::Judge;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::merge::{Batch, Eras, Mark, Merge};
 use crate::progress::Progress;
@@ -46,17 +48,19 @@ pub(crate) struct Replayed {
 
 /// Runs a replay to its end.
 pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Result<Replayed, Failure> {
+    let mut keys = Keys::load(args.keylog.as_deref())?;
     let mut source = Input::open(args, config)?;
     let workers = config.workers(args.workers);
     let progress = Progress::start(!args.output.quiet);
     let mut done = Replayed::default();
     let format = args.output.format;
     if workers == 1 {
-        run_inline(format, config, judge, &mut source, &progress, &mut done)?;
+        run_inline(format, config, judge, &mut source, &mut keys, &progress, &mut done)?;
     } else {
-        run_threads(workers, format, config, judge, &mut source, &progress, &mut done)?;
+        run_threads(workers, format, config, judge, &mut source, &mut keys, &progress, &mut done)?;
     }
     progress.finish();
+    done.ledger.keys = keys.counters;
     done.problems.extend(source.problems());
     Ok(done)
 }
@@ -66,17 +70,27 @@ fn run_inline(
     config: &Config,
     judge: &mut Judge,
     source: &mut Input,
+    keys: &mut Keys,
     progress: &Progress,
     replayed: &mut Replayed,
 ) -> Result<(), Failure> {
     let mut decoder = Decoder::new(config.decoder_limits(judge.key()));
     let mut worker = config.worker(0, 1, judge.key());
+    worker.set_keys(keys.store());
     let mut writer = judge.records_wanted().then(|| RecordWriter::new(format));
     let mut merge = Merge::new(1);
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
     let (mut batch, mut eras, mut era) = (Batch::default(), Eras::default(), 0);
     loop {
         let mut idle = false;
+        match source.fresh_secrets() {
+            Ok([]) => {}
+            Ok(blocks) => worker.add_keys(&keys.read(blocks)),
+            Err(e) => {
+                replayed.problems.push(e.to_string());
+                break;
+            }
+        }
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
@@ -145,12 +159,14 @@ struct ReaderDone {
     error: Option<String>,
 }
 
+#[expect(clippy::too_many_arguments, reason = "all that a replay is made of")]
 fn run_threads(
     workers: usize,
     format: Format,
     config: &Config,
     judge: &mut Judge,
     source: &mut Input,
+    keys: &mut Keys,
     progress: &Progress,
     replayed: &mut Replayed,
 ) -> Result<(), Failure> {
@@ -169,12 +185,14 @@ fn run_threads(
             let (back_tx, back_rx) = bounded::<Batch>(QUEUE_BATCHES * 2);
             backs.push(back_tx);
             let (done, spare, key) = (done_tx.clone(), spare_tx.clone(), key.clone());
+            let store = keys.store();
             joins.push(
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
                     .spawn_scoped(scope, move || {
                         let mut writer = records.then(|| RecordWriter::new(format));
-                        let worker = config.worker(index, workers, &key);
+                        let mut worker = config.worker(index, workers, &key);
+                        worker.set_keys(store);
                         let lane = Lane { index, feed: &feed_rx, spare: &spare, done: &done, back: &back_rx };
                         work(&lane, worker, writer.as_mut())
                     })
@@ -188,7 +206,7 @@ fn run_threads(
         let decoder = Decoder::new(config.decoder_limits(&key));
         let reader = thread::Builder::new()
             .name("reader".into())
-            .spawn_scoped(scope, move || read(source, decoder, seed, feeds, &spare_rx, progress))
+            .spawn_scoped(scope, move || read(source, decoder, seed, feeds, &spare_rx, keys, progress))
             .context("cannot start the reader thread")
             .map_err(Failure::ours)?;
 
@@ -236,6 +254,7 @@ fn read(
     seed: u64,
     feeds: Vec<Sender<SegmentBatch>>,
     spare: &Receiver<SegmentBatch>,
+    keys: &mut Keys,
     progress: &Progress,
 ) -> ReaderDone {
     let workers = feeds.len();
@@ -257,6 +276,21 @@ fn read(
     };
     loop {
         let mut idle = false;
+        match source.fresh_secrets() {
+            Ok([]) => {}
+            Ok(blocks) => {
+                let lines = Arc::new(keys.read(blocks));
+                if !flush(&mut open, now, false, false) {
+                    break;
+                }
+                (frames, bytes) = (0, 0);
+                open.iter_mut().for_each(|batch| batch.keys = Some(Arc::clone(&lines)));
+            }
+            Err(e) => {
+                error = Some(e.to_string());
+                break;
+            }
+        }
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 now = frame.time;
@@ -318,6 +352,9 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
     for segments in lane.feed {
         let mut batch = lane.back.try_recv().unwrap_or_default();
         batch.clear();
+        if let Some(lines) = &segments.keys {
+            worker.add_keys(lines);
+        }
         for (hash, segment) in segments.segments() {
             worker.segment_hashed(hash, &segment);
         }

@@ -1,6 +1,9 @@
 //! Segments in batches, with their bytes: what one thread decodes and another reassembles.
 
+use std::sync::Arc;
+
 use offpath_packet::{SeqNum, TcpFlags, TcpSegment};
+use offpath_protocol::KeyLine;
 use offpath_types::{Datagram, Envelope, FlowKey, Side, Timestamp};
 
 /// What a segment was, without its bytes, which lie in the batch.
@@ -39,6 +42,8 @@ pub(crate) struct SegmentBatch {
     metas: Vec<SegmentMeta>,
     datagrams: Vec<DatagramMeta>,
     bytes: Vec<u8>,
+    /// TLS secrets that come before everything here.
+    pub(crate) keys: Option<Arc<Vec<KeyLine>>>,
     /// Every later segment of the sender is at this time or after it.
     pub(crate) until: Timestamp,
     /// The last frame of the batch ends an era (files only).
@@ -125,6 +130,7 @@ impl SegmentBatch {
 
     /// Forgets the segments and keeps the memory.
     pub(crate) fn clear(&mut self) {
+        self.keys = None;
         self.metas.clear();
         self.datagrams.clear();
         self.bytes.clear();

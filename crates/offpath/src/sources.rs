@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use offpath_capture::{
-    CaptureCounters, FileOptions, FileSource, LiveOptions, LiveSource, PacketSource, Polled, SourceError,
-    StreamOptions, StreamSource, UdpOptions, UdpSource,
+    CaptureCounters, FileOptions, FileSource, LiveOptions, LiveSource, PacketSource, Polled, Secrets,
+    SourceError, StreamOptions, StreamSource, UdpOptions, UdpSource,
 };
 use offpath_types::LinkType;
 
@@ -195,6 +195,15 @@ impl Input {
         match self {
             Self::Files(source) => source.progress(),
             Self::Stream(source) => (source.counters().bytes_total, None),
+        }
+    }
+
+    /// Returns the secrets that stand before the next frame and were not returned yet; none of a stream.
+    #[inline]
+    pub(crate) fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        match self {
+            Self::Files(source) => source.fresh_secrets(),
+            Self::Stream(_) => Ok(&[]),
         }
     }
 

@@ -4,7 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use offpath_packet::TcpSegment;
 use offpath_protocol::facts::FactsCounters;
-use offpath_protocol::{AnomalyCounts, Http, ProtocolConfig, ProtocolCounters, Quic, QuicCounters, Session};
+use offpath_protocol::{
+    AnomalyCounts, DecryptCounters, Http, KeyLine, KeyStore, ProtocolConfig, ProtocolCounters, Quic,
+    QuicCounters, Session,
+};
 use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
 use offpath_types::{
     Chunk, Datagram, Direction, FlowInfo, Handshake, IdentityKey, Timestamp, Transaction, counters,
@@ -46,6 +49,7 @@ pub(crate) struct ShardCounters {
     pub(crate) stream: StreamCounters,
     pub(crate) protocol: ProtocolCounters,
     pub(crate) quic: QuicCounters,
+    pub(crate) decryption: DecryptCounters,
     pub(crate) facts: FactsCounters,
     pub(crate) anomalies: AnomalyCounts,
     pub(crate) worker: WorkerCounters,
@@ -57,6 +61,7 @@ impl ShardCounters {
         self.stream.merge(&other.stream);
         self.protocol.merge(&other.protocol);
         self.quic.merge(&other.quic);
+        self.decryption.merge(&other.decryption);
         self.facts.merge(&other.facts);
         self.anomalies.merge(&other.anomalies);
         self.worker.merge(&other.worker);
@@ -120,6 +125,16 @@ impl Worker {
             handshakes: Vec::new(),
             taken_until: Timestamp::ZERO,
         }
+    }
+
+    /// Says which TLS secrets are known from the start.
+    pub(crate) fn set_keys(&mut self, keys: KeyStore) {
+        self.sink.http.set_keys(keys);
+    }
+
+    /// Adds TLS secrets.
+    pub(crate) fn add_keys(&mut self, lines: &[KeyLine]) {
+        lines.iter().for_each(|line| self.sink.http.keys().add(line));
     }
 
     /// Takes one segment of a flow that one of this worker's shards owns.
@@ -203,6 +218,7 @@ impl Worker {
     pub(crate) fn counters(&self) -> ShardCounters {
         let mut sum = ShardCounters {
             protocol: *self.sink.http.counters(),
+            decryption: *self.sink.http.decrypt_counters(),
             facts: *self.sink.http.facts().counters(),
             anomalies: self.sink.http.anomaly_counts().clone(),
             worker: self.sink.counters,

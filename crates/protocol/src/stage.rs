@@ -37,7 +37,7 @@ use crate::facts::Facts;
 use crate::http1::{self, Searcher};
 use crate::http2;
 use crate::ident::FlowNames;
-use crate::tls::Tls;
+use crate::tls::{DecryptCounters, Decryption, KeyStore, Tls};
 use crate::websocket::WebSocket;
 use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
 
@@ -65,6 +65,8 @@ pub struct Http {
     others: Vec<(usize, usize)>,
     /// TLS handshakes that nobody has taken yet.
     pub(crate) handshakes: Vec<Handshake>,
+    /// What TLS connections are decrypted with.
+    pub(crate) decryption: Decryption,
 }
 
 /// The state of one flow: the layer that reads it now.
@@ -208,6 +210,18 @@ impl FlowContext {
         **self.names.get_or_insert_with(|| Box::new(FlowNames::new(flow)))
     }
 
+    /// Returns the context of what is inside this TLS connection.
+    pub(crate) fn within_tls(&mut self, facts: Arc<TlsFacts>) -> Self {
+        Self {
+            names: self.names.take(),
+            proxied: self.proxied.take(),
+            told: Some(facts),
+            emitted: self.emitted,
+            depth: self.depth + 1,
+            carried: Kind::Tls,
+        }
+    }
+
     /// Tells whether this is inside something that was recognised: a tunnel, an upgrade.
     pub(crate) fn inside(&self) -> bool {
         self.carried != Kind::Unknown
@@ -222,6 +236,13 @@ impl Upgrade {
             v if v.eq_ignore_ascii_case(b"websocket") => Self::WebSocket,
             _ => Self::Other,
         }
+    }
+}
+
+impl Session {
+    /// Makes the session of what is inside another one.
+    pub(crate) fn within(context: FlowContext) -> Self {
+        Self { layer: Layer::Http1(http1::Session::inside(context, [0; 2])) }
     }
 }
 
@@ -249,6 +270,7 @@ impl Http {
             held_bytes: 0,
             open_requests: 0,
             handshakes: Vec::new(),
+            decryption: Decryption::default(),
             shard: 0,
             others: Vec::new(),
         }
@@ -292,10 +314,15 @@ impl Http {
 
     /// Notes that overlapping segments of `dir` disagreed: the message in progress (or the next) is marked.
     pub fn overlap_conflict(&mut self, s: &mut Session, dir: Direction) {
+        self.mark(s, dir, Anomaly::OverlapConflict);
+    }
+
+    /// Marks the message of `dir` that is in progress, or the next.
+    pub(crate) fn mark(&mut self, s: &mut Session, dir: Direction, anomaly: Anomaly) {
         match &mut s.layer {
-            Layer::Http1(http1) => http1.mark(dir, Anomaly::OverlapConflict),
-            Layer::Http2(http2) => http2.mark(dir, Anomaly::OverlapConflict),
-            Layer::Undecided(undecided) => undecided.pending[dir.index()].insert(Anomaly::OverlapConflict),
+            Layer::Http1(http1) => http1.mark(dir, anomaly),
+            Layer::Http2(http2) => http2.mark(dir, anomaly),
+            Layer::Undecided(undecided) => undecided.pending[dir.index()].insert(anomaly),
             Layer::Tls(_) | Layer::WebSocket(_) | Layer::Opaque(_) => {}
         }
     }
@@ -314,7 +341,36 @@ impl Http {
     }
 
     /// Ends the flow; whatever is open is appended to `out`.
-    pub fn close(&mut self, mut s: Session, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
+    pub fn close(&mut self, s: Session, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
+        let kind = self.finish(s, flow, now, out);
+        let counters = &mut self.counters;
+        match kind {
+            Kind::Unknown => counters.flows_unrecognised_total += 1,
+            Kind::Http1 => counters.flows_http1_total += 1,
+            Kind::Http2 => counters.flows_http2_total += 1,
+            Kind::Tls => counters.flows_tls_total += 1,
+            Kind::NotHttp => counters.flows_not_http_total += 1,
+        }
+    }
+
+    /// Ends a session that is inside of another, which is the flow's.
+    pub(crate) fn close_within(
+        &mut self,
+        s: Session,
+        flow: &FlowInfo,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) {
+        self.finish(s, flow, now, out);
+    }
+
+    fn finish(
+        &mut self,
+        mut s: Session,
+        flow: &FlowInfo,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) -> Kind {
         let (mut kind, mut carried);
         loop {
             (kind, carried) = match &mut s.layer {
@@ -333,7 +389,7 @@ impl Http {
                 }
                 Layer::WebSocket(websocket) => (websocket.kind, Kind::Unknown),
                 Layer::Tls(tls) => {
-                    tls.close(self, flow, now);
+                    tls.close(self, flow, now, out);
                     (Kind::Tls, tls.context.carried)
                 }
                 Layer::Opaque(opaque) => (opaque.kind, Kind::Unknown),
@@ -342,14 +398,22 @@ impl Http {
             let Some(leaving) = s.layer.leaving() else { break };
             self.change(&mut s, leaving, flow, now, out);
         }
-        let counters = &mut self.counters;
-        match kind.or(carried) {
-            Kind::Unknown => counters.flows_unrecognised_total += 1,
-            Kind::Http1 => counters.flows_http1_total += 1,
-            Kind::Http2 => counters.flows_http2_total += 1,
-            Kind::Tls => counters.flows_tls_total += 1,
-            Kind::NotHttp => counters.flows_not_http_total += 1,
-        }
+        kind.or(carried)
+    }
+
+    /// Says which secrets TLS connections are decrypted with.
+    pub fn set_keys(&mut self, keys: KeyStore) {
+        self.decryption.keys = keys;
+    }
+
+    /// Returns the secrets, to add some.
+    pub fn keys(&mut self) -> &mut KeyStore {
+        &mut self.decryption.keys
+    }
+
+    /// Returns what became of TLS connections.
+    pub fn decrypt_counters(&self) -> &DecryptCounters {
+        &self.decryption.counters
     }
 
     /// TLS handshakes found since they were last taken out; whoever calls [`Http::chunk`] takes them.
@@ -455,7 +519,7 @@ impl Http {
                 undecided.leaving.take()
             }
             Layer::Tls(tls) => {
-                tls.chunk(self, flow, dir, chunk, now);
+                tls.chunk(self, flow, dir, chunk, now, out);
                 None
             }
             Layer::WebSocket(websocket) => {
@@ -528,7 +592,7 @@ impl Http {
             _ if context.depth >= LAYERS_MAX => Layer::Opaque(Opaque { kind: carried, bypassed: true }),
             Next::Tunnel => Layer::Http1(http1::Session::inside(context, at)),
             Next::Unrecognised => Layer::Undecided(Box::new(Undecided::new(context, pending, at))),
-            Next::Tls => Layer::Tls(Box::new(Tls::new(context))),
+            Next::Tls => Layer::Tls(Box::new(Tls::new(context, !self.decryption.keys.is_empty()))),
             Next::Nothing if flow.midstream && !context.inside() => {
                 Layer::Http1(http1::Session::searching(context, at))
             }

@@ -65,7 +65,9 @@ pub fn make_all(root: &Path) -> io::Result<Vec<Made>> {
         let _ = writeln!(index, "| [{0}]({0}/README.md) | {1} |", capture.name, capture.made);
         done.push(write_capture(root, &capture)?);
     }
-    let _ = writeln!(index, "{DEMO_LAB}");
+    RECORDED.iter().for_each(|line| {
+        let _ = writeln!(index, "{line}");
+    });
     fs::write(root.join("README.md"), index)?;
     Ok(done)
 }
@@ -75,15 +77,19 @@ const INDEX_HEAD: &str = "# Golden captures
 One folder per behaviour: the capture, what is expected of it (`transactions.jsonl`, `decisions.jsonl`,
 `counters.json`, of TLS also `connections.jsonl`), and `config.toml` where the defaults do not do. All of it is synthetic: addresses are
 those for documentation, benchmarks and private use, and nothing was recorded from people. It has the
-licence of the project. `offpath-testkit captures` makes every input but that of demo-lab, and this page,
-anew, byte for byte.
+licence of the project. `offpath-testkit captures` makes every input but those that were recorded, and this
+page, anew, byte for byte.
 
 | folder | how it was made |
 |---|---|
 ";
 
-/// Recorded, not made: its folder is kept as it is.
-const DEMO_LAB: &str = "| [demo-lab](demo-lab/README.md) | recorded on the mirror port of the lab. |";
+/// Recorded, not made: their folders are kept as they are.
+const RECORDED: [&str; 3] = [
+    "| [demo-lab](demo-lab/README.md) | recorded on the mirror port of the lab. |",
+    "| [tls12-decrypted](tls12-decrypted/README.md) | HTTP/1.1 between two ends of OpenSSL, with a key log. |",
+    "| [tls13-decrypted-pcapng](tls13-decrypted-pcapng/README.md) | the same over TLS 1.3, the key log inside. |",
+];
 
 fn write_capture(root: &Path, capture: &Capture) -> io::Result<Made> {
     let dir = root.join(capture.name);

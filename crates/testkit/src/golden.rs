@@ -62,6 +62,8 @@ pub struct Replay {
     pub connections: Option<PathBuf>,
     /// Where to write the inventory, where the folder holds one.
     pub inventory: Option<PathBuf>,
+    /// Name of the TLS key log in `dir`, where the folder holds one.
+    pub keylog: Option<PathBuf>,
     /// How many workers to use; the result may not depend on it.
     pub workers: usize,
 }
@@ -84,6 +86,9 @@ impl Replay {
         }
         if let Some(inventory) = &self.inventory {
             args.extend(["--inventory".to_owned(), path(inventory)]);
+        }
+        if let Some(keylog) = &self.keylog {
+            args.extend(["--keylog".to_owned(), path(keylog)]);
         }
         args.extend(["--workers".to_owned(), self.workers.to_string(), "--quiet".to_owned()]);
         args
@@ -182,6 +187,7 @@ fn check_or_update(
             .is_file()
             .then(|| scratch.path().join("connections.jsonl")),
         inventory: dir.join("inventory.json").is_file().then(|| scratch.path().join("inventory.json")),
+        keylog: dir.join("keylog.txt").is_file().then(|| "keylog.txt".into()),
         workers,
         dir,
     };

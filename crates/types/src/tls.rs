@@ -69,6 +69,8 @@ pub struct TlsFacts {
     pub next_protocol: Option<Box<[u8]>>,
     /// The client sent an encrypted ClientHello extension. One that carries nothing (GREASE) looks the same.
     pub ech: bool,
+    /// What is inside was decrypted here, with a key log.
+    pub decrypted: bool,
     /// Who the client was outside of the terminator that opened the encryption, where that told (by PROXY
     /// protocol or a header): what a handshake seen there is found by.
     pub outside: Option<Peer>,

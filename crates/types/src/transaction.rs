@@ -68,6 +68,8 @@ anomalies! {
     Midstream = "midstream",
     /// The response started before its request was complete.
     ResponseEarly = "response_early",
+    /// The request came as TLS 1.3 0-RTT data, which an attacker may replay (RFC 8446 §8).
+    EarlyData = "early_data",
     /// A head longer than the limit; what fitted was used.
     HeadTooLong = "head_too_long",
     /// More header fields than the limit.

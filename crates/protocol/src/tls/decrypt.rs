@@ -58,10 +58,6 @@ offpath_types::counters! {
         connections_malformed_total,
         /// Connections that ended before it was clear whether they can be opened.
         connections_unfinished_total,
-        /// Connections that waited for secrets.
-        connections_waited_total,
-        /// Connections that stopped waiting since they, or all, held too many bytes.
-        connections_wait_full_total,
         /// Bytes of records taken.
         bytes_in_total,
         /// Bytes of records that were read: plain ones, and those that a key opened.
@@ -430,9 +426,9 @@ impl Connection {
         }
     }
 
-    /// Returns the client random, once the hello was seen.
-    pub(crate) fn random(&self) -> Option<&Random> {
-        self.handshake.as_ref().map(|h| &h.client_random)
+    /// Returns the offset of the next byte of plaintext of `dir`.
+    pub(crate) fn plain_offset(&self, dir: Direction) -> u64 {
+        self.halves[dir.index()].plain
     }
 
     /// Bytes that wait for something.
@@ -501,7 +497,8 @@ impl Connection {
         self.run(env, dir, out)
     }
 
-    /// Goes on after the store has learned something, or will not any more.
+    /// Goes on after the store has learned something.
+    #[cfg(test)]
     pub(crate) fn resume<P: Plain>(&mut self, env: &mut Env<'_>, out: &mut P) -> Status {
         if self.given_up {
             return Status::GivenUp;

@@ -121,7 +121,7 @@ fn run(mut operations: &[u8], piece: usize) -> (Seen, DecryptCounters) {
     let mut keys = KeyStore::new(KeyLimits::default());
     let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
     parser.push(sealed_keys().as_bytes(), &mut lines);
-    lines.into_iter().for_each(|line| keys.add(&line, Timestamp::ZERO));
+    lines.into_iter().for_each(|line| keys.add(&line));
     let mut connection = Connection::new();
     let (mut counters, mut scratch) = (DecryptCounters::default(), Vec::new());
     let (mut seen, mut next) = (Seen::default(), [0u64; 2]);

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use offpath_types::Timestamp;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Longest line that is read: the longest known one has 31 + 64 + 96 characters. Longer ones are passed over.
@@ -94,8 +93,8 @@ offpath_types::counters! {
         lines_unused_total,
         /// Lines that are none of a key log, or longer than any.
         lines_invalid_total,
-        /// Key lines that did not fit into a worker's queue, since it had too many (live only).
-        lines_dropped_total,
+        /// Connections whose secrets were dropped to make room for later ones.
+        connections_evicted_total,
     }
 }
 
@@ -229,39 +228,25 @@ impl Secrets {
 pub struct KeyLimits {
     /// Connections whose secrets are kept, about 400 bytes each. Past it: the oldest are evicted.
     pub connections_max: usize,
-    /// How long a streamed secret waits for its connection, nanoseconds of packet time; 0: for ever. Past it: it
-    /// expires.
-    pub unused_nanos_max: u64,
 }
 
 impl Default for KeyLimits {
     fn default() -> Self {
-        Self { connections_max: 100_000, unused_nanos_max: 0 }
+        Self { connections_max: 100_000 }
     }
-}
-
-struct Entry {
-    secrets: Secrets,
-    /// Number of its place in `KeyStore::order`.
-    number: u64,
 }
 
 /// Secrets by client random.
 ///
 /// Two layers: what was known before the first packet (shared, never changes), and what has come since.
-// Invariant: `order` holds (number, time of arrival, random) of every entry in order of arrival, and of some that are
-// gone: an entry is the one that its number names.
+// Invariant: `order` holds the random of every entry of `late`, the oldest first.
 #[derive(Default)]
 pub struct KeyStore {
     fixed: Option<Arc<KeyStore>>,
-    late: HashMap<Random, Entry>,
-    order: VecDeque<(u64, Timestamp, Random)>,
-    numbers: u64,
+    late: HashMap<Random, Secrets>,
+    order: VecDeque<Random>,
     limits: KeyLimits,
-    /// More may come while packets do.
-    more: bool,
     evicted: u64,
-    expired: u64,
 }
 
 impl KeyStore {
@@ -275,53 +260,21 @@ impl KeyStore {
         Self { fixed: Some(fixed), limits, ..Self::default() }
     }
 
-    /// Says that secrets may come later than the packets they are for: connections without wait for them.
-    pub fn expect_more(&mut self) {
-        self.more = true;
-    }
-
-    /// Adds a line that came at `now`.
-    pub fn add(&mut self, line: &KeyLine, now: Timestamp) {
+    /// Adds a line.
+    pub fn add(&mut self, line: &KeyLine) {
         let KeyLine { random, label, secret } = line;
-        let random = *random;
-        let numbers = &mut self.numbers;
         let order = &mut self.order;
-        let entry = self.late.entry(random).or_insert_with(|| {
-            *numbers += 1;
-            order.push_back((*numbers, now, random));
-            Entry { secrets: Secrets::default(), number: *numbers }
+        let secrets = self.late.entry(*random).or_insert_with(|| {
+            order.push_back(*random);
+            Secrets::default()
         });
-        entry.secrets.0[*label as usize] = Some(secret.clone());
-        while self.late.len() > self.limits.connections_max.max(1) {
-            if !self.drop_oldest() {
-                break;
-            }
+        secrets.0[*label as usize] = Some(secret.clone());
+        if self.late.len() > self.limits.connections_max.max(1)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.late.remove(&oldest);
             self.evicted += 1;
         }
-        self.expire(now);
-    }
-
-    /// Drops what has waited too long for its connection.
-    pub(crate) fn expire(&mut self, now: Timestamp) {
-        if self.limits.unused_nanos_max == 0 {
-            return;
-        }
-        while let Some((number, came, random)) = self.order.front() {
-            let stale = self.late.get(random).is_none_or(|e| e.number != *number);
-            if !stale && now.nanos_since(*came) < self.limits.unused_nanos_max {
-                break;
-            }
-            self.expired += u64::from(self.drop_oldest() && !stale);
-        }
-    }
-
-    /// Drops the first of `order`, and its entry if it still has one.
-    fn drop_oldest(&mut self) -> bool {
-        let Some((number, _, random)) = self.order.pop_front() else { return false };
-        if self.late.get(&random).is_some_and(|e| e.number == number) {
-            self.late.remove(&random);
-        }
-        true
     }
 
     /// Returns what is known of the connection with this client random.
@@ -330,8 +283,8 @@ impl KeyStore {
             Some(fixed) => fixed.get(random),
             None => Secrets::default(),
         };
-        if let Some(entry) = self.late.get(random) {
-            found.merge(&entry.secrets);
+        if let Some(secrets) = self.late.get(random) {
+            found.merge(secrets);
         }
         found
     }
@@ -341,33 +294,9 @@ impl KeyStore {
         self.late.contains_key(random) || self.fixed.as_deref().is_some_and(|f| f.knows(random))
     }
 
-    /// Forgets streamed secrets of a connection that has ended.
-    ///
-    /// Those of a file stay: the file has them anyway, and a capture may hold a connection twice.
-    pub(crate) fn forget(&mut self, random: &Random) {
-        if self.limits.unused_nanos_max != 0 {
-            self.late.remove(random);
-            // Places without an entry are dropped before they can outnumber the entries.
-            if self.order.len() > 2 * self.late.len() + 64 {
-                let late = &self.late;
-                self.order.retain(|(number, _, of)| late.get(of).is_some_and(|e| e.number == *number));
-            }
-        }
-    }
-
-    /// Tells whether a connection without secrets should be kept until some come.
-    pub(crate) fn more_may_come(&self) -> bool {
-        self.more
-    }
-
-    /// Tells whether there is or may be any secret at all.
-    pub(crate) fn any(&self) -> bool {
-        self.more || !self.late.is_empty() || self.fixed.as_deref().is_some_and(KeyStore::any)
-    }
-
-    /// Returns how many connections were evicted to make room, and how many expired unused.
-    pub fn lost(&self) -> (u64, u64) {
-        (self.evicted, self.expired)
+    /// Returns how many connections were evicted to make room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// Returns how many connections have secrets here.
@@ -401,16 +330,11 @@ pub fn fuzz_keylog(data: &[u8]) {
     assert!(
         lines.iter().zip(&same).all(|(a, b)| a.random == b.random && a.secret.bytes() == b.secret.bytes())
     );
-    let limits = KeyLimits { connections_max: 3, unused_nanos_max: 5 };
-    let mut store = KeyStore::new(limits);
-    for (n, line) in lines.into_iter().enumerate() {
-        let random = line.random;
-        store.add(&line, Timestamp::from_nanos(n as u64));
-        assert!(store.knows(&random) && store.len() <= 3);
-        if n % 3 == 2 {
-            store.forget(&random);
-        }
-        assert!(store.order.len() <= 2 * store.late.len() + 70);
+    let mut store = KeyStore::new(KeyLimits { connections_max: 3 });
+    for line in &lines {
+        store.add(line);
+        assert!(store.knows(&line.random) && store.len() <= 3);
+        assert_eq!(store.order.len(), store.late.len());
     }
 }
 
@@ -472,47 +396,31 @@ mod tests {
     }
 
     #[test]
-    fn the_store_is_bounded_and_forgets() {
-        let mut store = KeyStore::new(KeyLimits { connections_max: 2, unused_nanos_max: 100 });
-        let add = |store: &mut KeyStore, random, at| {
-            for line in parse(&line("CLIENT_RANDOM", random, 48)).0 {
-                store.add(&line, Timestamp::from_nanos(at));
-            }
-        };
-        add(&mut store, 1, 10);
-        add(&mut store, 2, 20);
-        add(&mut store, 3, 30);
-        assert_eq!((store.knows(&[1; 32]), store.len(), store.lost()), (false, 2, (1, 0)), "the oldest goes");
-        store.expire(Timestamp::from_nanos(119));
-        assert_eq!(store.len(), 2);
-        store.expire(Timestamp::from_nanos(120));
-        assert_eq!((store.knows(&[2; 32]), store.knows(&[3; 32]), store.lost()), (false, true, (1, 1)));
-        store.forget(&[3; 32]);
-        add(&mut store, 3, 125);
-        store.expire(Timestamp::from_nanos(130));
-        assert!(store.knows(&[3; 32]), "told again after it was forgotten: it lives from then");
-        assert_eq!(store.lost(), (1, 1), "what was used has not expired");
-        for n in 0..1000 {
-            add(&mut store, (n % 200) as u8, 200);
-            store.forget(&[(n % 200) as u8; 32]);
+    fn the_store_is_bounded_and_the_oldest_goes() {
+        let mut store = KeyStore::new(KeyLimits { connections_max: 2 });
+        for random in [1, 2, 1, 3] {
+            parse(&line("CLIENT_RANDOM", random, 48)).0.iter().for_each(|l| store.add(l));
         }
-        assert!(store.order.len() < 200);
+        assert_eq!(
+            (store.knows(&[1; 32]), store.knows(&[2; 32]), store.knows(&[3; 32])),
+            (false, true, true)
+        );
+        assert_eq!((store.len(), store.evicted()), (2, 1));
     }
 
     #[test]
     fn what_a_file_holds_lies_under_what_comes_later() {
         let mut fixed = KeyStore::new(KeyLimits::default());
         let lines = [line("CLIENT_TRAFFIC_SECRET_0", 1, 32), line("SERVER_TRAFFIC_SECRET_0", 1, 32)].concat();
-        parse(&lines).0.into_iter().for_each(|l| fixed.add(&l, Timestamp::ZERO));
+        parse(&lines).0.into_iter().for_each(|l| fixed.add(&l));
         let mut store = KeyStore::over(Arc::new(fixed), KeyLimits::default());
         for l in parse(&line("CLIENT_HANDSHAKE_TRAFFIC_SECRET", 1, 32)).0 {
-            store.add(&l, Timestamp::ZERO);
+            store.add(&l);
         }
         let found = store.get(&[1; 32]);
         assert!(found.get(Label::ClientTraffic).is_some() && found.get(Label::ClientHandshake).is_some());
         assert!(found.get(Label::Master).is_none());
-        store.forget(&[1; 32]);
-        assert!(store.knows(&[1; 32]));
+        assert!(store.knows(&[1; 32]) && !store.knows(&[2; 32]));
     }
 
     #[test]

@@ -1,18 +1,17 @@
-//! TLS on one flow: both hellos are read, what they show is handed on, the rest is bypassed.
+//! TLS on one flow: both hellos are read, what they show is handed on, the rest is decrypted or bypassed.
 //!
 //! ```text
 //! bytes ─▶ hello::MessageReader (records, messages) ─▶ hello::{ClientHello, ServerHello} ─▶ fingerprint ─▶ Handshake
 //! ```
 //!
 //! A flow (or a tunnel) whose first bytes are a handshake record with a hello comes here. Once both hellos are read,
-//! or can not be, nothing more of the flow is wanted.
+//! or can not be, nothing more of the flow is wanted, unless a key log has secrets of it: then `inside` gets every byte.
 
-#[expect(dead_code, reason = "its layer is to come")]
 mod decrypt;
 pub(crate) mod fingerprint;
 mod fuzz;
 pub(crate) mod hello;
-#[expect(dead_code, reason = "its layer is to come")]
+mod inside;
 mod keys;
 pub(crate) mod outside;
 mod record;
@@ -20,11 +19,15 @@ mod schedule;
 
 use std::sync::Arc;
 
-use offpath_types::{Chunk, Direction, FlowInfo, Handshake, HandshakeStage, Timestamp, TlsFacts, Transport};
+use offpath_types::{
+    Chunk, Direction, FlowInfo, Handshake, HandshakeStage, Timestamp, TlsFacts, Transaction, Transport,
+};
 
 pub use self::decrypt::DecryptCounters;
 pub use self::fuzz::fuzz_tls_records;
 use self::hello::{CLIENT_HELLO, ClientHello, MessageReader, SERVER_HELLO, ServerHello, Stop};
+pub(crate) use self::inside::Decryption;
+use self::inside::Inside;
 pub use self::keys::{KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore, fuzz_keylog};
 use crate::stage::{FlowContext, Http};
 
@@ -52,11 +55,15 @@ pub(crate) struct Tls {
     server_seen: bool,
     /// The handshake was handed on.
     done: bool,
+    /// What decrypts the flow, while there is hope.
+    inside: Option<Box<Inside>>,
 }
 
 impl Tls {
     /// Starts at the first byte of a flow, or of a tunnel.
-    pub(crate) fn new(context: FlowContext) -> Self {
+    ///
+    /// `secrets`: some are known, so it may be possible to decrypt it.
+    pub(crate) fn new(context: FlowContext, secrets: bool) -> Self {
         Self {
             context,
             halves: Default::default(),
@@ -65,12 +72,13 @@ impl Tls {
             client_seen: false,
             server_seen: false,
             done: false,
+            inside: secrets.then(|| Box::new(Inside::new())),
         }
     }
 
     /// Tells whether bytes of `dir` still matter.
     pub(crate) fn wants(&self, dir: Direction) -> bool {
-        !self.halves[dir.index()].over
+        self.inside.is_some() || !self.halves[dir.index()].over
     }
 
     /// Takes the next chunk of one direction.
@@ -81,6 +89,7 @@ impl Tls {
         dir: Direction,
         chunk: Chunk<'_>,
         now: Timestamp,
+        out: &mut Vec<Transaction>,
     ) {
         let before = self.held();
         match chunk {
@@ -94,24 +103,45 @@ impl Tls {
             }
             Chunk::End { .. } => self.stop(http, flow, dir, now),
         }
+        if let Some(inside) = &mut self.inside
+            && !inside.chunk(http, flow, &mut self.context, &self.facts, dir, chunk, now, out)
+        {
+            self.leave(http, flow, now, out);
+        }
         http.held_bytes = http.held_bytes + self.held() - before;
         if self.held() > before && http.held_bytes > http.config.limits.held_bytes_max {
             let before = self.held();
             self.stop(http, flow, dir, now);
+            self.leave(http, flow, now, out);
             http.held_bytes = http.held_bytes + self.held() - before;
         }
     }
 
+    /// Decrypts no more.
+    fn leave(&mut self, http: &mut Http, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
+        if let Some(mut inside) = self.inside.take() {
+            inside.close(http, flow, now, out);
+        }
+    }
+
     /// Ends the flow.
-    pub(crate) fn close(&mut self, http: &mut Http, flow: &FlowInfo, now: Timestamp) {
+    pub(crate) fn close(
+        &mut self,
+        http: &mut Http,
+        flow: &FlowInfo,
+        now: Timestamp,
+        out: &mut Vec<Transaction>,
+    ) {
         http.held_bytes -= self.held();
+        self.leave(http, flow, now, out);
         self.stop(http, flow, Direction::ToServer, now);
         self.stop(http, flow, Direction::ToClient, now);
     }
 
     /// Bytes held of unfinished hellos.
     fn held(&self) -> usize {
-        self.halves.iter().filter_map(|h| h.reader.as_ref()).map(|r| r.held()).sum()
+        let hellos: usize = self.halves.iter().filter_map(|h| h.reader.as_ref()).map(|r| r.held()).sum();
+        hellos + self.inside.as_ref().map_or(0, |inside| inside.held())
     }
 
     fn data(

@@ -49,7 +49,7 @@ fn store(keys: &str) -> KeyStore {
     parser.push(keys.as_bytes(), &mut lines);
     parser.finish(&mut lines);
     let mut store = KeyStore::new(KeyLimits::default());
-    lines.into_iter().for_each(|line| store.add(&line, Timestamp::ZERO));
+    lines.into_iter().for_each(|line| store.add(&line));
     store
 }
 
@@ -321,7 +321,7 @@ fn secrets_may_come_late_one_by_one() {
             while rig.status == Status::WantsKeys {
                 waits += 1;
                 let line = lines.next().expect("all secrets are there");
-                rig.keys.add(&line, Timestamp::ZERO);
+                rig.keys.add(&line);
                 rig.run(|c, env, out| c.resume(env, out));
             }
         }
