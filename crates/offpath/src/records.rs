@@ -107,11 +107,18 @@ impl RecordWriter {
         }
         out.push(b'}');
         if tx.has_request() {
-            out.extend_from_slice(b",\"url\":{\"original\":");
-            push_text(tx.text.get(tx.target), out);
-            push_member(b"path", tx, tx.path, out);
-            push_member(b"domain", tx, tx.domain, out);
-            out.push(b'}');
+            // Without a target where the field that had it could not be resolved.
+            let mut members = [(&b"original"[..], tx.target), (b"path", tx.path), (b"domain", tx.domain)]
+                .into_iter()
+                .filter(|(_, span)| !span.is_empty());
+            if let Some((name, span)) = members.next() {
+                out.extend_from_slice(b",\"url\":{\"");
+                out.extend_from_slice(name);
+                out.extend_from_slice(b"\":");
+                push_text(tx.text.get(span), out);
+                members.for_each(|(name, span)| push_member(name, tx, span, out));
+                out.push(b'}');
+            }
         }
         if !tx.user_agent.is_empty() {
             out.extend_from_slice(b",\"user_agent\":{\"original\":");

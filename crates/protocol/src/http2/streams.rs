@@ -78,6 +78,7 @@ impl Engine<'_> {
             // Another print than the one that this client has would be worse than none.
             _ => 0,
         };
+        self.http.attach_tls(self.s.context.told.as_ref(), self.flow, &fields.headers(), &mut stream.tx);
         self.s.streams.insert(id, stream);
         if block.end_stream {
             self.message_end(dir, id, seen, true);
