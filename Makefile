@@ -104,8 +104,8 @@ lab-mirror: setup-lab build ## a VXLAN mirror between namespaces: listener, inte
 	$(SUDO) crates/testkit/lab/mirror.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
 
 .PHONY: lab-http2
-lab-http2: setup build ## HTTP/2 by nghttp2, nginx, HAProxy, curl and gRPC, whole and joined late (needs root)
-	$(call need,iproute2 tcpdump curl nghttp2-client nghttp2-server nghttp2-proxy nginx-light haproxy python3-grpcio ruby-grpc)
+lab-http2: setup build ## HTTP/2 by nghttp2, nginx, HAProxy, curl, Chromium and gRPC, in the clear, in TLS with a key log, joined late (needs root)
+	$(call need,iproute2 tcpdump curl nghttp2-client nghttp2-server nghttp2-proxy nginx-light haproxy openssl chromium python3-grpcio ruby-grpc)
 	$(SUDO) crates/testkit/lab/http2.sh $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
 
 .PHONY: conformance

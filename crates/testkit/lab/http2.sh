@@ -6,6 +6,7 @@
 #   nghttpx    HTTP/1.1 upgraded to HTTP/2 by curl and nghttp, and prior knowledge
 #   HAProxy    HTTP/2 on both sides, nginx behind it
 #   gRPC       a Python server; Python and Ruby clients; unary, streaming, errors
+#   TLS        nginx; curl with TLS 1.2 and 1.3, Chromium; read with the clients' key log
 #
 # The truth is the servers' logs, and the clients' where the server has none. Each capture is replayed whole, when every
 # transaction must be found and be right; then joined late at random frames, and with frames lost, swapped and repeated:
@@ -37,6 +38,13 @@ mkdir "$work/www"
 for size in 0 1 100 1000 16384 16385 70000 1000000; do
   head -c "$size" /dev/zero | tr '\0' x > "$work/www/$size"
 done
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$work/key" -out "$work/cert" 2>/dev/null
+
+{
+  echo '<!doctype html><title>page</title>'
+  for n in $(seq 20); do echo "<img src='/16385?image-$n'><script src='/100?script-$n'></script>"; done
+  echo '<script>for (let n = 0; n < 10; n++) fetch("/sink?3-" + n, { method: "POST", body: "abc" })</script>'
+} > "$work/www/page.html"
 
 cat > "$work/nginx.conf" <<CFG
 user root;
@@ -51,11 +59,16 @@ http {
   client_max_body_size 10m;
   large_client_header_buffers 8 64k;
   keepalive_requests 100000;
+  types { text/html html; }
   default_type text/plain;
   log_format truth escape=json '{"port":\$server_port,"method":"\$request_method","path":"\$request_uri","status":\$status,"response_bytes":\$body_bytes_sent,"protocol":"\$server_protocol"}';
   server {
     listen 127.0.0.1:8002 http2;
     listen 127.0.0.1:8005 http2;
+    listen 127.0.0.1:8443 ssl http2;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_certificate $work/cert;
+    ssl_certificate_key $work/key;
     access_log $out/nginx.truth.jsonl truth;
     root $work/www;
     location / { }
@@ -107,10 +120,10 @@ start nghttpx -f '127.0.0.1,8003;no-tls' -b 127.0.0.1,8010 --no-ocsp --workers=1
   --accesslog-file="$out/nghttpx-upgrade.truth.jsonl" \
   --accesslog-format='{"port":8003,"method":"$method","path":"$path","status":$status,"response_bytes":$body_bytes_sent,"protocol":"$protocol_version"}'
 start /usr/bin/python3 "$here/http2_grpc.py" 8006
-for port in 8001 8002 8003 8004 8005 8006 8010; do wait_for $port; done
+for port in 8001 8002 8003 8004 8005 8006 8010 8443; do wait_for $port; done
 
-declare -A name=([8001]=nghttpd [8002]=nginx [8003]=nghttpx-upgrade [8004]=haproxy-front [8005]=haproxy-back [8006]=grpc)
-ports="8001 8002 8003 8004 8005 8006"
+declare -A name=([8001]=nghttpd [8002]=nginx [8003]=nghttpx-upgrade [8004]=haproxy-front [8005]=haproxy-back [8006]=grpc [8443]=tls)
+ports="8001 8002 8003 8004 8005 8006 8443"
 dumps=""
 for port in $ports; do
   tcpdump -i lo -n -s 0 -B 16384 -Z root -U -w "$out/${name[$port]}.pcap" "tcp port $port" 2> "$work/tcpdump.$port" &
@@ -202,6 +215,23 @@ done
 /usr/bin/python3 "$here/http2_grpc.py" 8006 python > "$out/grpc.truth.jsonl"
 ruby "$here/http2_grpc.rb" 8006 >> "$out/grpc.truth.jsonl"
 
+export SSLKEYLOGFILE=$out/tls.keys
+secure() { curl -sS -k --http2 "$@" > /dev/null; }
+for version in --tls-max=1.2 --tlsv1.3; do
+  v=${version: -1}
+  secure ${version/=/ } "https://127.0.0.1:8443/100?tls$v-[1-20]"
+  secure ${version/=/ } --parallel --parallel-max 10 "https://127.0.0.1:8443/70000?tls$v-many-[1-20]" 2> /dev/null
+  secure ${version/=/ } --data-binary "@$work/5000" "https://127.0.0.1:8443/sink?5000-tls$v"
+  secure ${version/=/ } -I "https://127.0.0.1:8443/1000?tls$v-head"
+done
+for n in 1 2; do
+  HOME=$work timeout 60 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-background-networking \
+    --ignore-certificate-errors --user-data-dir="$work/chromium$n" --ssl-key-log-file="$SSLKEYLOGFILE" --virtual-time-budget=5000 \
+    --dump-dom "https://127.0.0.1:8443/page.html?$n" > "$work/chromium.html" 2> "$work/chromium.log"
+  grep -q 'script-20' "$work/chromium.html" || { cat "$work/chromium.log"; exit 1; }
+done
+unset SSLKEYLOGFILE
+
 sleep 1.5 # tcpdump gets its packets once a second
 for pid in $dumps; do kill -INT "$pid"; done
 for pid in $dumps; do wait "$pid" || true; done
@@ -211,6 +241,7 @@ done
 # nginx knows both sides of HAProxy, which changes nothing.
 grep '"port":8002' "$out/nginx.truth.jsonl" > "$work/nginx"
 grep '"port":8005' "$out/nginx.truth.jsonl" > "$out/haproxy-back.truth.jsonl"
+grep '"port":8443' "$out/nginx.truth.jsonl" > "$out/tls.truth.jsonl"
 mv "$work/nginx" "$out/nginx.truth.jsonl"
 cp "$out/haproxy-back.truth.jsonl" "$out/haproxy-front.truth.jsonl"
 
@@ -221,16 +252,19 @@ again() {
   local mode=$1 late=$work/late
   shift
   "$testkit" impair "$capture.pcap" "$late.pcap" "$@" --kept /dev/null > /dev/null 2>&1
-  "$offpath" replay "$late.pcap" --transactions "$late.jsonl" > "$late.txt" 2>&1 || { cat "$late.txt"; failed=1; return; }
+  "$offpath" replay "$late.pcap" $keys --transactions "$late.jsonl" > "$late.txt" 2>&1 || { cat "$late.txt"; failed=1; return; }
   /usr/bin/python3 "$here/http2_compare.py" "$mode" "$(basename "$capture")" "$capture.truth.jsonl" "$late.jsonl" \
     "$capture.jsonl" "$late.pcap" || { failed=1; cp "$late.pcap" "$capture.${mode/:/-}.pcap"; }
 }
 for port in $ports; do
-  capture=$out/${name[$port]}
-  "$offpath" replay "$capture.pcap" --transactions "$capture.jsonl" > "$capture.report.txt" 2>&1 || { cat "$capture.report.txt"; failed=1; continue; }
+  capture=$out/${name[$port]} keys=""
+  [ "$port" = 8443 ] && keys="--keylog $capture.keys"
+  "$offpath" replay "$capture.pcap" $keys --transactions "$capture.jsonl" > "$capture.report.txt" 2>&1 || { cat "$capture.report.txt"; failed=1; continue; }
   /usr/bin/python3 "$here/http2_compare.py" whole "${name[$port]}" "$capture.truth.jsonl" "$capture.jsonl" || failed=1
   frames=$(tcpdump -r "$capture.pcap" 2>/dev/null | wc -l)
-  for join in $(seq "$joins"); do
+  # A TLS connection whose hellos were missed stays closed: no key log names it.
+  [ "$port" = 8443 ] && late=0 || late=$joins
+  for join in $(seq "$late"); do
     RANDOM=$((port * 100 + join))
     skip=$(((RANDOM * 32768 + RANDOM) % frames))
     again "late:$skip" --skip-frames $skip
