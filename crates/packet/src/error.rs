@@ -19,6 +19,10 @@ pub enum Layer {
     Ppp,
     /// Cisco HDLC.
     CiscoHdlc,
+    /// IEEE 802.11, with or without radiotap.
+    Ieee80211,
+    /// An NFLOG message.
+    Nflog,
     /// PPPoE session.
     Pppoe,
     /// An MPLS label or pseudowire control word.
@@ -54,6 +58,8 @@ pub enum Layer {
 pub enum LengthSource {
     /// The captured bytes ended.
     Captured,
+    /// Length of an NFLOG attribute.
+    Nflog,
     /// Length field of 802.3.
     Ieee8023,
     /// Length field of PPPoE.

@@ -2,7 +2,7 @@
 //!
 //! In: frames as captured. Out: the TCP segment (or the UDP datagram that begins like QUIC) that a frame carries, borrowed from it, under its innermost
 //! addresses. Envelopes are walked through: Ethernet (802.3 LLC/SNAP too), Linux cooked v1 and v2, loopback,
-//! raw IP, PPP, Cisco HDLC; VLAN tags, MPLS, PPPoE, NSH; IP-in-IP, 6in4, GRE, ERSPAN I–III, EtherIP; and
+//! raw IP, PPP, Cisco HDLC, 802.11 with or without radiotap, NFLOG; VLAN tags, MPLS, PPPoE, NSH; IP-in-IP, 6in4, GRE, ERSPAN I–III, EtherIP; and
 //! over UDP, by port, VXLAN, VXLAN-GPE, GENEVE, GTP-U, GRE and Teredo. Fragments are put together under caps.
 //!
 //! ```text
@@ -22,6 +22,7 @@ mod fuzz;
 mod ip;
 mod link;
 mod plain;
+mod radio;
 mod segment;
 #[cfg(test)]
 mod testing;

@@ -7,7 +7,7 @@
 use offpath_types::{Datagram, Envelope, Host, LinkType, Timestamp, TunnelKind};
 
 use crate::duplicates::Found;
-use crate::{DecodeError, Layer, LengthSource, ip, link, tunnel};
+use crate::{DecodeError, Layer, LengthSource, ip, link, radio, tunnel};
 
 /// What a walk needs to know besides the bytes.
 #[derive(Clone, Copy)]
@@ -204,6 +204,9 @@ pub(crate) enum Next<'b> {
     Cooked2,
     Ppp,
     CiscoHdlc,
+    Radiotap,
+    Ieee80211 { padded: bool },
+    Nflog,
     Vxlan,
     Geneve,
     Mpls,
@@ -285,6 +288,9 @@ pub(crate) fn first_layer<'b>(link: LinkType) -> Result<Next<'b>, DecodeError> {
         LinkType::LinuxSll2 => Next::Cooked2,
         LinkType::Ppp => Next::Ppp,
         LinkType::CiscoHdlc => Next::CiscoHdlc,
+        LinkType::Ieee80211 => Next::Ieee80211 { padded: false },
+        LinkType::Radiotap => Next::Radiotap,
+        LinkType::Nflog => Next::Nflog,
         LinkType::Vxlan => Next::Vxlan,
         LinkType::Geneve => Next::Geneve,
         LinkType::Unsupported(number) => return Err(DecodeError::LinkUnsupported { number }),
@@ -318,6 +324,9 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
             Next::Cooked2 => link::cooked2(c),
             Next::Ppp => link::ppp(c),
             Next::CiscoHdlc => link::cisco_hdlc(c),
+            Next::Radiotap => radio::radiotap(c),
+            Next::Ieee80211 { padded } => radio::ieee80211(c, padded),
+            Next::Nflog => radio::nflog(c),
             Next::Vxlan => tunnel::datagram(context, c, tunnel::vxlan_or_gpe),
             Next::Geneve => tunnel::datagram(context, c, tunnel::geneve),
             Next::Mpls => tunnel::mpls(context, c),

@@ -14,7 +14,7 @@
 //!
 //! To add a protocol: a variant of [`Layer`] with its arms below; where the one before it is left, a variant of
 //! [`Next`], or a row in `undecided::judge` where the first bytes tell it. A layer that decrypts holds a [`Session`] of its
-//! own for what is inside ([`Session::inside`]) and gives it chunks through [`Http::chunk`], with offsets and
+//! own for what is inside ([`Session::within`]) and gives it chunks through [`Http::chunk`], with offsets and
 //! acknowledgements of the inner streams: those are counted as bytes that came in, so the layer counts each
 //! byte that it took off as skipped or framing, as if it had carried nothing.
 //!

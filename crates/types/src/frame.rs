@@ -26,6 +26,12 @@ pub enum LinkType {
     Ppp,
     /// Cisco HDLC (104).
     CiscoHdlc,
+    /// IEEE 802.11, from its header on (105).
+    Ieee80211,
+    /// IEEE 802.11 behind a radiotap header (127).
+    Radiotap,
+    /// Packets that a Linux firewall logged: NFLOG messages (239).
+    Nflog,
     /// VXLAN, from its header on: the contents of a UDP datagram. No capture file has it.
     Vxlan,
     /// GENEVE likewise.
@@ -48,6 +54,9 @@ impl LinkType {
             276 => Self::LinuxSll2,
             9 | 50 => Self::Ppp,
             104 => Self::CiscoHdlc,
+            105 => Self::Ieee80211,
+            127 => Self::Radiotap,
+            239 => Self::Nflog,
             other => Self::Unsupported(other),
         }
     }

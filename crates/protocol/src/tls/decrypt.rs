@@ -118,7 +118,7 @@ pub(crate) struct Env<'a> {
 pub(crate) enum Status {
     /// It takes more.
     Going,
-    /// It waits for a secret: call [`Connection::resume`] before anything more is pushed.
+    /// It waits for a secret: `resume` comes before anything more is pushed.
     WantsKeys,
     /// It is given up.
     GivenUp,
