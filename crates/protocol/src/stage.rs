@@ -163,10 +163,11 @@ pub(crate) enum Next {
     Nothing,
     /// TLS begins here.
     Tls,
-    /// The HTTP/2 connection preface begins here (RFC 9113 §3.4), sent by this direction's sender.
-    Http2 { requests: Direction },
-    /// Frames of HTTP/2 were found in the middle of a connection.
-    Http2Late,
+    /// The HTTP/2 connection preface begins here (RFC 9113 §3.4), sent by this direction's sender. `anywhere`: as below.
+    Http2 { requests: Direction, anywhere: Option<Direction> },
+    /// Frames of HTTP/2 were found in the middle of a connection. `anywhere`: what is left of this direction begins at
+    /// a byte that nothing speaks for.
+    Http2Late { anywhere: Option<Direction> },
     /// A proxy answered CONNECT with 2xx: the rest begins anew.
     Tunnel,
     /// A server answered 101.
@@ -596,12 +597,15 @@ impl Http {
             Next::Nothing if flow.midstream && !context.inside() => {
                 Layer::Http1(http1::Session::searching(context, at))
             }
-            Next::Http2 { requests } => {
+            Next::Http2 { requests, anywhere } => {
                 self.counters.flows_swapped_total += u64::from(requests == Direction::ToClient);
-                let start = http2::Start::Preface { requests, midstream: flow.midstream };
+                let start = http2::Start::Preface { requests, midstream: flow.midstream, anywhere };
                 Layer::Http2(Box::new(self.http2(&start, context, pending, at)))
             }
-            Next::Http2Late => Layer::Http2(Box::new(self.http2(&http2::Start::Late, context, pending, at))),
+            Next::Http2Late { anywhere } => {
+                let start = http2::Start::Late { anywhere };
+                Layer::Http2(Box::new(self.http2(&start, context, pending, at)))
+            }
             Next::Nothing => {
                 Layer::Opaque(Opaque { kind: Kind::NotHttp.or(carried), bypassed: context.inside() })
             }

@@ -75,7 +75,8 @@ http {
     location /old { return 301 /100; }
     location /gzip { gzip on; gzip_min_length 1; alias $work/www/70000; }
     location /slow { limit_rate 20k; alias $work/www/1000000; }
-    location /sink { proxy_pass http://127.0.0.1:8010; }
+    # Takes the whole body, and asks without it: a server that answers before it has read it all may reset.
+    location /sink { proxy_pass http://127.0.0.1:8010; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
   }
   server {
     listen 127.0.0.1:8010;

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
+use std::ops::Range;
+
 use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
 
 use super::framing::Body;
 use super::pairing::HELD_ITEMS_MAX;
 use super::parse::{self, BlankLine, Head, Headers};
 use super::proxy::{self, Preface};
-use super::session::{Death, HeldItem, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
+use super::session::{Death, HeldItem, Marked, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
 use super::sniff::{Searcher, Sniff, UNDECIDED, Want, sniff};
 use super::socks;
 use super::whole;
@@ -380,7 +382,8 @@ impl Engine<'_> {
                 Sniff::Junk | Sniff::Http2 => {
                     let (buf, marks) = half.take_marked(had);
                     if wanted == Sniff::Http2 {
-                        self.leave(Next::Http2 { requests: dir });
+                        let anywhere = self.trim_for_frames(dir.flip());
+                        self.leave(dir, Next::Http2 { requests: dir, anywhere });
                     } else {
                         self.junk(dir);
                     }
@@ -627,23 +630,26 @@ impl Engine<'_> {
             && self.s.open.iter().any(|o| o.acked == place.offset)
     }
 
-    /// Looks for a message start.
-    fn search(&mut self, dir: Direction, bytes: &[u8], place: Place) -> usize {
+    /// Looks for a message start, and in a flow of an unknown kind for frames of HTTP/2: what is whole first wins.
+    fn search(&mut self, dir: Direction, mut bytes: &[u8], place: Place) -> usize {
         let d = dir.index();
         let limits = &self.http.config.limits;
         let line_max = limits.search_line_bytes_max;
         let half = &mut self.s.halves[d];
-        if self.s.kind == Kind::Unknown {
+        let unknown = self.s.kind == Kind::Unknown;
+        if unknown {
             // A TLS handshake of a flow whose SYN was missed; what is none comes back.
             if half.searched == 0 && bytes[0] == 22 && self.s.context.depth == 0 && self.flow.midstream {
-                self.leave(Next::Unrecognised);
+                self.leave(dir, Next::Unrecognised);
                 return 0;
             }
-            half.searched += bytes.len() as u64;
-            if half.searched > limits.search_bytes_max {
+            let left = limits.search_bytes_max.saturating_sub(half.searched);
+            if left == 0 {
                 self.give_up();
                 return 0;
             }
+            bytes = &bytes[..shorter(bytes, left)];
+            half.searched += bytes.len() as u64;
         }
         let want = match self.s.swapped {
             None => Want::Either,
@@ -653,13 +659,11 @@ impl Engine<'_> {
         let half = &mut self.s.halves[d];
         let had = half.buf.len();
         if had == 0 {
-            if let Some(at) = self.http.searcher.find(bytes, 0, want, line_max) {
-                self.found(d, at);
-                return at;
-            }
+            let start = self.http.searcher.find(bytes, 0, want, line_max);
             let mut keep = Searcher::keep_from(bytes, want, line_max);
-            if self.s.kind == Kind::Unknown {
-                let (found, kept) = self.s.find_frames(dir, bytes, place.offset, false);
+            if unknown {
+                let before = start.map_or(bytes, |start| &bytes[..start.whole - 1]);
+                let (found, kept) = self.s.find_frames(dir, before, place.offset, false);
                 keep = found.unwrap_or(keep.min(kept));
                 if found.is_some() {
                     self.http.counters.skipped_bytes_search_total += keep as u64;
@@ -669,27 +673,26 @@ impl Engine<'_> {
                     return bytes.len();
                 }
             }
+            if let Some(start) = start {
+                self.found(d, start.at);
+                return start.at;
+            }
             let half = &mut self.s.halves[d];
             self.http.counters.skipped_bytes_search_total += keep as u64;
             half.keep(&bytes[keep..], Place { offset: place.offset + keep as u64, ..place });
             return bytes.len();
         }
         half.keep(bytes, place);
-        if let Some(at) = self.http.searcher.find(&half.buf, had.saturating_sub(UNDECIDED), want, line_max) {
-            let len = half.buf.len();
-            let (buf, marks) = half.take_marked(len);
-            self.found(d, at);
-            self.feed_again(dir, &buf, &marks, at);
-            return bytes.len();
-        }
+        let start = self.http.searcher.find(&half.buf, had.saturating_sub(UNDECIDED), want, line_max);
         // As `keep_from`, but only the new bytes are looked at, and bytes are moved only when half of them go.
         let line = if want == Want::Response { None } else { memchr::memrchr(b'\n', bytes) };
         let span = if want == Want::Response { UNDECIDED } else { line_max + UNDECIDED };
         let mut keep = line.map_or(half.buf.len().saturating_sub(span), |i| had + i + 1);
-        if self.s.kind == Kind::Unknown {
+        if unknown {
             let from = half.place_of(0).offset;
             let buf = std::mem::take(&mut half.buf);
-            let (found, kept) = self.s.find_frames(dir, &buf, from, false);
+            let before = start.map_or(&buf[..], |start| &buf[..start.whole - 1]);
+            let (found, kept) = self.s.find_frames(dir, before, from, false);
             self.s.halves[d].buf = buf;
             keep = found.unwrap_or(keep.min(kept));
             if found.is_some() {
@@ -700,6 +703,12 @@ impl Engine<'_> {
             }
         }
         let half = &mut self.s.halves[d];
+        if let Some(start) = start {
+            let (buf, marks) = half.take_marked(usize::MAX);
+            self.found(d, start.at);
+            self.feed_again(dir, &buf, &marks, start.at);
+            return bytes.len();
+        }
         if keep > half.buf.len() / 2 {
             half.forget(keep);
             self.http.counters.skipped_bytes_search_total += keep as u64;
@@ -710,10 +719,30 @@ impl Engine<'_> {
     /// Frames of HTTP/2 were found where the buffer of `dir` begins.
     fn leave_late(&mut self, dir: Direction) {
         let preface = self.s.halves[dir.index()].buf.starts_with(b"PRI * HTTP/2.0");
-        self.leave(if preface { Next::Http2 { requests: dir } } else { Next::Http2Late });
+        let anywhere = self.trim_for_frames(dir.flip());
+        self.leave(
+            dir,
+            if preface { Next::Http2 { requests: dir, anywhere } } else { Next::Http2Late { anywhere } },
+        );
+    }
+
+    /// Keeps of what a search holds only what may still begin a frame: how much more is there depends on the cuts.
+    /// Returns `dir` if that begins inside of what was captured.
+    fn trim_for_frames(&mut self, dir: Direction) -> Option<Direction> {
+        let d = dir.index();
+        let finder = self.s.finders.as_deref()?[d].as_ref().filter(|finder| !finder.is_at_begin())?;
+        let half = &mut self.s.halves[d];
+        let drop = finder.keep_from().saturating_sub(half.place_of(0).offset);
+        let drop = usize::try_from(drop).unwrap_or(usize::MAX).min(half.buf.len());
+        half.forget(drop);
+        self.http.counters.skipped_bytes_search_total += drop as u64;
+        Some(dir)
     }
 
     fn found(&mut self, d: usize, at: usize) {
+        if let Some(finders) = self.s.finders.as_deref_mut() {
+            finders[d] = None;
+        }
         self.http.counters.skipped_bytes_search_total += at as u64;
         self.http.counters.resyncs_total += 1;
         self.s.halves[d].state = State::Start;
@@ -734,7 +763,7 @@ impl Engine<'_> {
         if self.s.kind == Kind::Unknown {
             let from_the_start = !self.flow.midstream || self.s.context.depth > 0;
             if from_the_start && !self.s.halves.iter().any(|h| h.lost) {
-                return self.leave(Next::Unrecognised);
+                return self.leave(dir, Next::Unrecognised);
             }
             self.s.halves[d].state = State::Search;
             return;
@@ -795,7 +824,7 @@ impl Engine<'_> {
     }
 
     /// The flow goes on as another layer, from here: what is held goes along.
-    pub(super) fn leave(&mut self, next: Next) {
+    pub(super) fn leave(&mut self, dir: Direction, next: Next) {
         let mut rest = Leftover::default();
         let responses = self.s.request_dir().flip();
         if let Some(held) = self.s.held.take() {
@@ -813,20 +842,26 @@ impl Engine<'_> {
                 }
             }
         }
-        // What came first goes first.
+        // What came first goes first. The bytes at hand came last, also after the other direction's end: so the next
+        // layer is told the same however they were cut.
         let [up, down] = &self.s.halves;
         let late = !up.buf.is_empty() && !down.buf.is_empty() && down.place_of(0).seen < up.place_of(0).seen;
         let first = if late { Direction::ToClient } else { Direction::ToServer };
-        for dir in [first, first.flip()] {
+        let other = dir.flip();
+        let [mine, others] = [dir, other].map(|dir| {
             let half = &mut self.s.halves[dir.index()];
-            let (buf, marks) = half.take_marked(usize::MAX);
-            for (i, (from, place)) in marks.iter().enumerate() {
-                let to = marks.get(i + 1).map_or(buf.len(), |(next, _)| *next);
-                rest.push(dir, place.chunk(&buf[*from..to]));
-            }
             half.tap = None;
             half.state = State::Dead(Death::Left);
-            if half.ended {
+            half.take_marked(usize::MAX)
+        });
+        let before = mine.1.len().saturating_sub(1);
+        let kept = [(dir, &mine, 0..before), (other, &others, 0..others.1.len())];
+        let [a, b] = if first == dir { kept } else { [kept[1].clone(), kept[0].clone()] };
+        push_parts(&mut rest, a);
+        push_parts(&mut rest, b);
+        for (dir, parts) in [(other, 0..0), (dir, before..mine.1.len())] {
+            push_parts(&mut rest, (dir, &mine, parts));
+            if self.s.halves[dir.index()].ended {
                 rest.push(dir, Chunk::End { reason: EndReason::Fin, seen: self.now });
             }
         }
@@ -1060,6 +1095,15 @@ fn broken(request: bool, gap: bool) -> Anomaly {
         (true, false) => Anomaly::RequestTruncated,
         (false, true) => Anomaly::ResponseGap,
         (false, false) => Anomaly::ResponseTruncated,
+    }
+}
+
+/// Adds pieces of a direction's buffer, by the numbers of their marks.
+fn push_parts(rest: &mut Leftover, (dir, (buf, marks), parts): (Direction, &Marked, Range<usize>)) {
+    for i in parts {
+        let (from, place) = marks[i];
+        let to = marks.get(i + 1).map_or(buf.len(), |(next, _)| *next);
+        rest.push(dir, place.chunk(&buf[from..to]));
     }
 }
 

@@ -265,7 +265,7 @@ impl Engine<'_> {
             self.http.counters.requests_tunnelled_total += self.s.open.len() as u64;
             self.http.open_requests -= self.s.open.len();
             self.s.open.clear();
-            return self.leave(Next::Tunnel);
+            return self.leave(dir, Next::Tunnel);
         };
         self.http.counters.flows_upgraded_total += 1;
         let owner = std::mem::replace(&mut self.s.owner, Owner::Nobody);
@@ -279,7 +279,7 @@ impl Engine<'_> {
         tx.complete = has_request && open.request_whole && !tx.anomalies.contains(Anomaly::ResponseGap);
         let requests = dir.flip();
         self.emit_all_open();
-        self.leave(Next::Upgraded(Upgraded { to, tx, has_request, requests }));
+        self.leave(dir, Next::Upgraded(Upgraded { to, tx, has_request, requests }));
     }
 
     /// Says whose response starts at `place`.

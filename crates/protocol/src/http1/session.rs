@@ -32,6 +32,9 @@ impl Place {
     }
 }
 
+/// Bytes, and where their pieces came from: (index of the first byte, place), ascending.
+pub(super) type Marked = (Vec<u8>, Vec<(usize, Place)>);
+
 /// A message start that is not yet parsed: how far it was looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
@@ -187,7 +190,7 @@ impl Half {
     }
 
     /// Takes the first `count` bytes of `buf` out with their marks, forgets the rest.
-    pub(super) fn take_marked(&mut self, count: usize) -> (Vec<u8>, Vec<(usize, Place)>) {
+    pub(super) fn take_marked(&mut self, count: usize) -> Marked {
         let mut buf = std::mem::take(&mut self.buf);
         buf.truncate(count);
         (buf, std::mem::take(&mut self.marks))

@@ -148,6 +148,15 @@ pub(super) enum Want {
 /// Bytes before the end of the searched bytes within which a start may still be undecided.
 pub(super) const UNDECIDED: usize = 16;
 
+/// A message start that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where the message starts.
+    pub(super) at: usize,
+    /// Bytes that it took to tell.
+    pub(super) whole: usize,
+}
+
 /// Finds message starts in bytes whose framing is unknown.
 pub(crate) struct Searcher(Finder<'static>);
 
@@ -156,13 +165,13 @@ impl Searcher {
         Self(Finder::new(b"HTTP/1."))
     }
 
-    /// Returns where the first message starts whose `HTTP/1.` is at `from` or later: a status line
+    /// Returns the first message start whose `HTTP/1.` is at `from` or later: a status line
     /// `HTTP/1.x ddd`, at any place, or a request line `METHOD SP target SP HTTP/1.x` and a line end, whose method may
     /// directly follow other bytes (a form body does not end its line). At the start of a line, or of the bytes, the
     /// target may hold spaces.
     ///
     /// Linear: looks back at most `line_max` bytes from a hit, and never past the hit before.
-    pub(super) fn find(&self, bytes: &[u8], from: usize, want: Want, line_max: usize) -> Option<usize> {
+    pub(super) fn find(&self, bytes: &[u8], from: usize, want: Want, line_max: usize) -> Option<Found> {
         #[cfg(test)]
         super::examined::add(bytes.len() - from);
         for hit in self.0.find_iter(&bytes[from..]).map(|i| from + i) {
@@ -171,14 +180,14 @@ impl Searcher {
                 && let [d, b' ', a, b, c, b' ' | b'\r' | b'\n', ..] = after
                 && [d, a, b, c].iter().all(|x| x.is_ascii_digit())
             {
-                return Some(hit);
+                return Some(Found { at: hit, whole: hit + 13 });
             }
             if want != Want::Response
                 && let [d, b'\n', ..] | [d, b'\r', b'\n', ..] = after
                 && d.is_ascii_digit()
-                && let Some(start) = request_start(bytes, hit, line_max)
+                && let Some(at) = request_start(bytes, hit, line_max)
             {
-                return Some(start);
+                return Some(Found { at, whole: hit + if after[1] == b'\n' { 9 } else { 10 } });
             }
         }
         None
@@ -277,7 +286,12 @@ mod tests {
             (b"see HTTP/1.1 2000 HTTP/1.1 404\r\n", Want::Response, Some(18)),
             (b"HTTP/1.1 200 OK\r\n", Want::Request, None),
         ] {
-            assert_eq!(s.find(text, 0, want, 64), at, "{}", text.escape_ascii());
+            let found = s.find(text, 0, want, 64);
+            assert_eq!(found.map(|f| f.at), at, "{}", text.escape_ascii());
+            if let Some(Found { whole, .. }) = found {
+                assert_eq!(s.find(&text[..whole], 0, want, 64), found, "{}", text.escape_ascii());
+                assert_eq!(s.find(&text[..whole - 1], 0, want, 64), None, "{}", text.escape_ascii());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::frame::{
     PADDED, PING, PREFACE, PRIORITY, PRIORITY_FLAG, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use super::hpack::Decoder;
-use super::session::{Block, Half, Marks, Session, State, TRIAL_FRAMES, hpack_limits};
+use super::session::{Block, Half, Session, State, TRIAL_FRAMES, hpack_limits};
 use crate::facts::ClientPrint;
 use crate::stage::Http;
 
@@ -84,7 +84,13 @@ impl Engine<'_> {
                 if had == 0 {
                     half.frame_seen = seen;
                     if let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
-                        self.begin_frame(dir, Frame::parse(header));
+                        let frame = Frame::parse(header);
+                        if self.is_late(dir, frame) {
+                            let at = self.half(dir).next;
+                            self.search_late(dir, at);
+                            return 0;
+                        }
+                        self.begin_frame(dir, frame);
                         return HEADER_BYTES;
                     }
                 }
@@ -92,7 +98,15 @@ impl Engine<'_> {
                 half.buf.extend_from_slice(&bytes[..n]);
                 if let Some(header) = half.buf.first_chunk::<HEADER_BYTES>().copied() {
                     half.buf.clear();
-                    self.begin_frame(dir, Frame::parse(&header));
+                    let frame = Frame::parse(&header);
+                    if self.is_late(dir, frame) {
+                        let half = self.half(dir);
+                        let (at, began) = (half.next - had as u64, half.frame_seen);
+                        self.search_late(dir, at);
+                        self.find(dir, &header[..had], began, false);
+                        return 0;
+                    }
+                    self.begin_frame(dir, frame);
                 }
                 n
             }
@@ -172,6 +186,23 @@ impl Engine<'_> {
                 bytes.len()
             }
         }
+    }
+
+    /// Tells whether the first frame of a server shows that earlier ones were missed: those of a connection that was an
+    /// HTTP/1 one when it began, of which the client's preface was seen and not the answer to its upgrade.
+    fn is_late(&self, dir: Direction, frame: Frame) -> bool {
+        let half = &self.s.halves[dir.index()];
+        !self.s.is_http2 && half.trial == TRIAL_FRAMES && frame.kind != SETTINGS
+    }
+
+    /// A direction that seemed to begin at offset `at` is in the middle.
+    fn search_late(&mut self, dir: Direction, at: u64) {
+        let hpack = hpack_limits(&self.http.config.limits);
+        let half = self.half(dir);
+        half.decoder = Decoder::midstream(hpack);
+        half.lossy = true;
+        half.trial = 0;
+        half.state = State::find(FrameFinder::known(at), at);
     }
 
     fn begin_frame(&mut self, dir: Direction, frame: Frame) {
@@ -459,6 +490,7 @@ impl Engine<'_> {
         let after = half.next;
         half.next = start;
         half.trial = TRIAL_FRAMES;
+        self.s.is_http2 = true;
         half.state = State::Header;
         if buf[drop..].starts_with(PREFACE) {
             // Not so late after all.
@@ -487,7 +519,7 @@ impl Engine<'_> {
         half.decoder.lose();
         half.lossy = true;
         half.trial = 0;
-        half.state = State::Find { finder: FrameFinder::known(at), from: at, marks: Marks::default() };
+        half.state = State::find(FrameFinder::known(at), at);
         // SETTINGS may be among what was lost.
         self.half(dir.flip()).decoder.allow(u32::MAX);
         self.print_lost(dir);

@@ -115,12 +115,13 @@ pub(crate) struct Session {
 
 /// How the flow was recognised.
 pub(crate) enum Start {
-    /// The client's preface comes, or the server's SETTINGS. `midstream`: the flow's first bytes may be missing.
-    Preface { requests: Direction, midstream: bool },
+    /// The client's preface comes, or the server's SETTINGS. `midstream`: the flow's first bytes may be missing, as where
+    /// the client upgraded to HTTP/2. `anywhere`: as in `Late`.
+    Preface { requests: Direction, midstream: bool, anywhere: Option<Direction> },
     /// After `101 Switching Protocols`.
     Upgrade { requests: Direction },
-    /// In the middle of a connection.
-    Late,
+    /// In the middle of a connection. `anywhere`: the bytes of this direction begin at no place that tells anything.
+    Late { anywhere: Option<Direction> },
 }
 
 /// Frames behind a place that was found, or is not certain, which must be plausible.
@@ -128,6 +129,13 @@ pub(super) const TRIAL_FRAMES: u8 = 4;
 
 pub(super) fn hpack_limits(limits: &ProtocolLimits) -> HpackLimits {
     HpackLimits { table_bytes_max: limits.http2_table_bytes_max, list_bytes_max: limits.http2_list_bytes_max }
+}
+
+impl State {
+    /// The search with `finder` begins at offset `from`.
+    pub(super) fn find(finder: Box<FrameFinder>, from: u64) -> Self {
+        Self::Find { finder, from, marks: Marks::default() }
+    }
 }
 
 impl Half {
@@ -176,15 +184,21 @@ impl Session {
     ) -> Self {
         let (requests, late) = match start {
             Start::Preface { requests, .. } | Start::Upgrade { requests } => (Some(*requests), false),
-            Start::Late => (None, true),
+            Start::Late { .. } => (None, true),
+        };
+        let anywhere = match start {
+            Start::Late { anywhere } | Start::Preface { anywhere, .. } => *anywhere,
+            Start::Upgrade { .. } => None,
         };
         let half = |dir: Direction| {
             let at = at[dir.index()];
             let state = match requests {
-                None => State::Find { finder: FrameFinder::known(at), from: at, marks: Marks::default() },
                 Some(requests) if requests == dir => State::Preface,
+                _ if anywhere == Some(dir) => State::find(FrameFinder::known_anywhere(at), at),
+                None => State::find(FrameFinder::known(at), at),
                 Some(_) => State::Header,
             };
+            let late = matches!(state, State::Find { .. });
             Half::new(state, limits, late, at, pending[dir.index()])
         };
         let mut session = Self {
@@ -198,7 +212,7 @@ impl Session {
             resets: Bucket::default(),
             is_http2: !matches!(start, Start::Preface { .. }),
         };
-        if let Start::Preface { requests, midstream: true } = start {
+        if let Start::Preface { requests, midstream: true, anywhere: None } = start {
             session.halves[requests.flip().index()].trial = TRIAL_FRAMES;
         }
         if let Start::Upgrade { requests } = start {

@@ -376,6 +376,27 @@ fn a_connection_joined_late_says_what_it_does_not_know() {
 }
 
 #[test]
+fn an_upgrade_whose_beginning_was_missed() {
+    // The answer to the request that asked for it, which the client's preface follows.
+    let (first, again, fresh) = warm();
+    let requests = client(&[frame(HEADERS, EH | ES, 3, &first), frame(HEADERS, EH | ES, 5, &again)]);
+    let later = [up(&[frame(HEADERS, EH | ES, 7, &fresh)]), down(&[ok(3, "333"), ok(5, "5"), ok(7, "7")])];
+    let want =
+        ["3 GET /hot 200 0>3 whole [midstream]", "5 GET /hot 200 0>1 whole", "7 GET /new 200 0>1 whole"];
+    let orphan = ["1 - - 200 0>1 [request_missing midstream]"];
+    for (name, answer, told) in [
+        ("all of the answer", vec![ok(1, "1")], &orphan[..]),
+        ("a frame of its body", vec![frame(DATA, ES, 1, b"1")], &[]),
+        ("the middle of a frame, and the answer", vec![vec![9; 30], ok(1, "1")], &orphan),
+        ("the last frame's last bytes", vec![vec![b'x'; 30]], &[]),
+    ] {
+        let mut events = vec![down(&answer), requests.clone()];
+        events.extend(later.clone());
+        check(name, true, &events, &[&want[..], told].concat());
+    }
+}
+
+#[test]
 fn a_print_with_a_hole_is_none() {
     let start = [PREFACE.to_vec(), settings()].concat();
     let head = |path| [vec![0x82, 0x86], literal(false, ":path", path)].concat();

@@ -81,7 +81,7 @@ impl Undecided {
         let next = match judgement {
             Judgement::More => return,
             Judgement::Is(Protocol::Tls) => Next::Tls,
-            Judgement::Is(Protocol::Http2Server) => Next::Http2 { requests: dir.flip() },
+            Judgement::Is(Protocol::Http2Server) => Next::Http2 { requests: dir.flip(), anywhere: None },
             Judgement::Nothing => Next::Nothing,
         };
         self.leaving = Some(Box::new(Leaving {
