@@ -30,6 +30,7 @@ impl Engine<'_> {
     pub(super) fn chunk(&mut self, dir: Direction, chunk: Chunk<'_>) {
         let before = self.s.held_bytes();
         self.half(dir).touched = true;
+        self.emit_crossings();
         match chunk {
             Chunk::Data { bytes, offset, seen, .. } => {
                 self.half(dir).next = offset;

@@ -1,6 +1,6 @@
 //! The state of one flow that carries HTTP/2: two directions of frames, and the streams that are open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use offpath_types::{Anomalies, Anomaly, Direction, Timestamp, Transaction};
 
@@ -92,6 +92,8 @@ pub(super) struct Stream {
     pub(super) response: Side,
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
+    /// The client reset it before it was answered.
+    pub(super) is_taken_back: bool,
 }
 
 /// The HTTP/2 state of one flow.
@@ -110,6 +112,8 @@ pub(crate) struct Session {
     pub(super) print: Option<ClientPrint>,
     /// Requests that the client took back before they were answered.
     pub(super) resets: Bucket,
+    /// Streams that the client reset and when, oldest first, whose answer may still come. Some may be over.
+    pub(super) crossings: VecDeque<(u32, Timestamp)>,
     pub(super) is_http2: bool,
 }
 
@@ -210,6 +214,7 @@ impl Session {
             asked: false,
             print: (!late).then(ClientPrint::default),
             resets: Bucket::default(),
+            crossings: VecDeque::new(),
             is_http2: !matches!(start, Start::Preface { .. }),
         };
         if let Start::Preface { requests, midstream: true, anywhere: None } = start {

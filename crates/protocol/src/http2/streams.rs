@@ -1,9 +1,10 @@
 //! Streams: which heads and bodies make a transaction, and when it is finished (RFC 9113 §5, §8).
 //!
 //! A transaction is handed on when both of its messages have ended, when either side resets the stream, or
-//! when nothing more can come. The stream's number pairs them, so loss costs what was lost and no more. A number
-//! that is not open is either over (what comes is stale: frames that crossed a reset), or its request was lost or is
-//! still to come: which of them, the highest number and the losses of the direction tell.
+//! when nothing more can come. A client's reset says nothing of the answer, which may be on its way: it is awaited for
+//! a moment. The stream's number pairs them, so loss costs what was lost and no more. A number that is not open is
+//! either over (what comes is stale: frames that crossed a reset), or its request was lost or is still to come: which
+//! of them, the highest number and the losses of the direction tell.
 
 use offpath_types::{
     Anomaly, BodyHint, Direction, FlowInfo, HttpVersion, RpcFacts, Span, Timestamp, Transaction,
@@ -17,6 +18,10 @@ use crate::stage::Seen;
 
 /// How long a request waits for a response on a flow that never showed one: longer than mirrors reorder.
 const ONE_SIDED_WAIT_NANOS: u64 = 200_000_000;
+/// How long an answer is awaited that may have crossed the client's reset: longer than a round trip.
+const CROSSING_WAIT_NANOS: u64 = 1_000_000_000;
+/// Streams of a flow whose answer is awaited so. Past it: the oldest is given up.
+const CROSSINGS_MAX: usize = 16;
 /// Resets of unanswered requests that are forgotten a second.
 const RESETS_LEAK: u64 = 10;
 
@@ -201,7 +206,14 @@ impl Engine<'_> {
     /// Opens stream `id`.
     pub(super) fn add(&mut self, id: u32, mut tx: Transaction, request: Side) {
         tx.rare.get_or_insert_default().stream = Some(id);
-        let stream = Stream { tx, request, response: Side::default(), is_head: false, is_connect: false };
+        let stream = Stream {
+            tx,
+            request,
+            response: Side::default(),
+            is_head: false,
+            is_connect: false,
+            is_taken_back: false,
+        };
         self.http.open_requests += 1;
         self.s.streams.insert(id, Box::new(stream));
     }
@@ -282,7 +294,11 @@ impl Engine<'_> {
     /// RST_STREAM.
     pub(super) fn reset(&mut self, dir: Direction, id: u32, seen: Timestamp) {
         let by_client = self.is_request(dir);
+        let responses_ended = self.half(self.s.request_dir().flip()).ended;
         let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        if by_client && stream.is_taken_back {
+            return;
+        }
         stream.tx.ended = stream.tx.ended.max(seen);
         self.http.counters.http2_streams_reset_total += 1;
         let unanswered = by_client && !stream.response.head && !id.is_multiple_of(2);
@@ -291,7 +307,32 @@ impl Engine<'_> {
             self.http.counters.http2_rapid_resets_total += 1;
             return self.abort(id, &[Anomaly::StreamReset, Anomaly::RapidReset]);
         }
-        self.abort(id, &[Anomaly::StreamReset]);
+        if !(unanswered && stream.request.done) || responses_ended {
+            return self.abort(id, &[Anomaly::StreamReset]);
+        }
+        stream.is_taken_back = true;
+        stream.tx.anomalies.insert(Anomaly::StreamReset);
+        self.s.crossings.push_back((id, seen));
+        if self.s.crossings.len() > CROSSINGS_MAX {
+            self.give_up_crossing();
+        }
+    }
+
+    /// Emits the streams that the client reset and whose answer has been awaited long enough.
+    pub(super) fn emit_crossings(&mut self) {
+        while let Some((_, reset)) = self.s.crossings.front()
+            && self.now.nanos_since(*reset) >= CROSSING_WAIT_NANOS
+        {
+            self.give_up_crossing();
+        }
+    }
+
+    /// Emits the oldest stream that the client reset, unless that has happened.
+    fn give_up_crossing(&mut self) {
+        let Some((id, _)) = self.s.crossings.pop_front() else { return };
+        if self.s.streams.get(&id).is_some_and(|stream| stream.is_taken_back) {
+            self.abort(id, &[]);
+        }
     }
 
     /// Frames of `dir` were lost: any message in progress may lack some, its end among them.

@@ -224,12 +224,23 @@ fn what_a_stream_may_suffer() {
     promise.extend(get("/pushed.css"));
     for (name, events, want) in [
         (
-            "reset by the client; what crosses it is stale",
+            "reset by the client; the answer crosses it",
             vec![
-                client(&[head(1, "/a"), rst(1), head(3, "/b")]),
+                client(&[head(1, "/a"), rst(1), rst(1), head(3, "/b")]),
                 down(&[settings(), ok(1, "late"), ok(3, "b")]),
             ],
-            vec!["1 GET /a - 0>0 [response_missing stream_reset]", "3 GET /b 200 0>1 whole"],
+            vec!["1 GET /a 200 0>4 whole [stream_reset]", "3 GET /b 200 0>1 whole"],
+        ),
+        (
+            "reset by the client while it sends; what crosses it is stale",
+            vec![
+                client(&[open(1, "/a"), rst(1), head(3, "/b")]),
+                down(&[settings(), ok(1, "late"), ok(3, "b")]),
+            ],
+            vec![
+                "1 GET /a - 0>0 [request_truncated response_missing stream_reset]",
+                "3 GET /b 200 0>1 whole",
+            ],
         ),
         (
             "reset by the server in the body",
@@ -558,6 +569,33 @@ fn grpc_names_the_call_and_its_outcome() {
         assert_eq!(txs[0].text.get(rpc.method), b"Login", "{name}");
         assert_eq!((rpc.status, txs[0].login.body_hint), (Some(status), hint), "{name}");
     }
+}
+
+#[test]
+fn a_crossing_answer_is_awaited_for_a_moment() {
+    let config = ProtocolConfig::default();
+    let taken_back =
+        |id| [frame(HEADERS, EH | ES, id, &get("/a")), frame(RST, 0, id, &[0, 0, 0, 8])].concat();
+    // The first flag of a PING is ACK.
+    let wait = |millis| vec![up(&[frame(PING, ES, 0, &[0; 8])]); millis];
+    let unanswered = "GET /a - 0>0 [response_missing stream_reset]";
+    for (name, millis, want) in [
+        ("within a second", 990, "1 GET /a 200 0>4 whole [stream_reset]".to_owned()),
+        ("after a second", 1_010, format!("1 {unanswered}")),
+    ] {
+        let events = [vec![client(&[taken_back(1)])], wait(millis), vec![down(&[settings(), ok(1, "late")])]];
+        let (txs, counters) = run(&config, false, &events.concat(), |_| Vec::new());
+        assert_eq!(txs.iter().map(summary).collect::<Vec<_>>(), [want], "{name}");
+        assert_eq!(counters.http2_streams_reset_total, 1, "{name}");
+    }
+
+    // One more than are awaited: the oldest is given up.
+    let ids: Vec<u32> = (0..17).map(|n| 2 * n + 1).collect();
+    let asked: Vec<_> = ids.iter().map(|id| taken_back(*id)).collect();
+    let answered: Vec<_> = [settings()].into_iter().chain(ids.iter().map(|id| ok(*id, "late"))).collect();
+    let (txs, _) = run(&config, false, &[client(&asked), down(&answered)], |_| Vec::new());
+    assert_eq!(summary(&txs[0]), format!("1 {unanswered}"));
+    assert!(txs[1..].len() == 16 && txs[1..].iter().all(|tx| tx.status == Some(200)));
 }
 
 #[test]
