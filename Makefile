@@ -112,6 +112,12 @@ lab-http2: setup build ## HTTP/2 by nghttp2, nginx, HAProxy, curl, Chromium and 
 conformance: build ## compare with captures made by others: make conformance CORPUS=folder-with-conform.py
 	$(CORPUS)/conform.py $(OFFPATH)
 
+.PHONY: conformance-suricata
+conformance-suricata: build ## the same judge over Suricata's events, and what the captures' authors expect: CORPUS=folder-with-conform.py
+	$(call need,python3 python3-yaml zstd)
+	$(SUDO) crates/testkit/lab/install-suricata.sh
+	crates/testkit/lab/conform-peers.py $(abspath $(OFFPATH)) $(abspath $(CORPUS))
+
 .PHONY: bench
 bench: setup ## micro benchmarks of every crate
 	$(CARGO) bench --workspace --locked
@@ -121,6 +127,12 @@ bench-peers: build ## Suricata and tcpdump on the same capture in the same run
 	$(call need,tcpdump python3)
 	$(SUDO) crates/testkit/lab/install-suricata.sh
 	crates/testkit/lab/bench-peers.sh $(OFFPATH) $(TESTKIT)
+
+.PHONY: bench-layers
+bench-layers: build ## HTTP/2 and TLS with a key log beside tshark and Suricata, on captures of real peers (needs root)
+	$(call need,iproute2 tcpdump tshark nghttp2-client nghttp2-server nginx-light openssl python3)
+	$(SUDO) crates/testkit/lab/install-suricata.sh
+	$(SUDO) crates/testkit/lab/bench-layers.sh $(abspath $(OFFPATH))
 
 .PHONY: bench-scale
 bench-scale: build ## CPU per packet and memory from 1000 to 1 000 000 open flows: table and picture
