@@ -35,7 +35,12 @@ Content-Length: 0
 
 /// The packets of one connection with two transactions.
 fn connection(port: u16) -> Vec<Packet> {
-    let start = Timestamp::from_parts(1_767_600_000, u64::from(port) * 1000);
+    connection_at(1_767_600_000, port)
+}
+
+/// The same, a microsecond later for each port.
+fn connection_at(secs: u64, port: u16) -> Vec<Packet> {
+    let start = Timestamp::from_parts(secs, u64::from(port) * 1000);
     let mut talk = Conversation::new(([192, 0, 2, 1], port).into(), ([198, 51, 100, 1], 80).into(), start);
     talk.handshake().script(SCRIPT).unwrap().close();
     talk.into_packets()
@@ -44,6 +49,24 @@ fn connection(port: u16) -> Vec<Packet> {
 fn capture(connections: u16) -> Vec<u8> {
     let packets: Vec<_> = (0..connections).flat_map(|n| connection(2000 + n)).collect();
     write_pcap(Vec::new(), Link::Ethernet, &packets).unwrap()
+}
+
+/// A capture with `early` connections, and one that comes so much later that the early ones are settled.
+fn capture_in_two(early: u16) -> Vec<u8> {
+    let mut packets: Vec<_> = (0..early).flat_map(|n| connection(2000 + n)).collect();
+    packets.extend(connection_at(1_767_600_600, 2000));
+    write_pcap(Vec::new(), Link::Ethernet, &packets).unwrap()
+}
+
+/// Waits until so many records are written.
+fn wait_for_lines(bench: &Bench, name: &str, want: usize) {
+    for _ in 0..3000 {
+        if lines(bench, name) >= want {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{name} has {} of {want} lines after 30 s", lines(bench, name));
 }
 
 fn stop(child: &Child) {
@@ -165,33 +188,111 @@ fn attach_reads_a_pcap_over_ip_server() {
 #[test]
 fn a_followed_file_gives_what_the_whole_file_gives_and_is_written_as_it_grows() {
     let bench = Bench::new();
-    let bytes = capture(3000);
+    let early = 1500;
+    let bytes = capture_in_two(early);
     let file = bench.write("whole.pcap", &bytes);
     let want = bench.replay(&[&file], &[]);
-    assert_eq!(want.records().len(), 6000);
+    let records = 2 * usize::from(early);
+    assert_eq!(want.records().len(), records + 2);
     for workers in ["1", "2"] {
+        let name = format!("followed-{workers}.jsonl");
         fs::create_dir_all(bench.path("live")).unwrap();
         let path = bench.path("live").join("a.pcap");
         let mut writer = fs::File::create(&path).unwrap();
         let child = bench
             .command()
             .args(["replay", "--quiet", "--follow", "--workers", workers, "--transactions"])
-            .arg(bench.path("followed.jsonl"))
+            .arg(bench.path(&name))
             .arg(bench.path("live"))
             .spawn()
             .unwrap();
-        // The connections are a microsecond apart: packet time moves by seconds only at the end, so that what is
-        // settled early is little. Two halves, cut within a record.
-        let (first, second) = bytes.split_at(bytes.len() / 2 + 7);
+        // All but the last record, without its end: what is early comes out while the rest is still missing.
+        let (first, second) = bytes.split_at(bytes.len() - 7);
         writer.write_all(first).unwrap();
-        // Only so that the reader comes to the end of the first half, most of the times.
-        thread::sleep(Duration::from_millis(200));
+        wait_for_lines(&bench, &name, records);
         writer.write_all(second).unwrap();
         stop(&child);
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let got = fs::read_to_string(bench.path("followed.jsonl")).unwrap();
+        let got = fs::read_to_string(bench.path(&name)).unwrap();
         assert!(got == want.transactions, "{workers} workers: {} lines", got.lines().count());
         fs::remove_dir_all(bench.path("live")).unwrap();
     }
+}
+
+#[test]
+fn a_signal_ends_a_replay_of_a_server_that_keeps_its_connection() {
+    let bench = Bench::new();
+    let (early, whole) = (50, capture_in_two(50));
+    for (workers, busy) in [("1", false), ("2", false), ("1", true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("tcp://{}", listener.local_addr().unwrap());
+        let name = format!("{workers}-{busy}.jsonl");
+        let child = bench
+            .command()
+            .args(["replay", "--quiet", &server, "--workers", workers, "--transactions"])
+            .arg(bench.path(&name))
+            .arg("--stats")
+            .arg(bench.path("stats.json"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        // It ends within a record, or never stops sending: records of two bytes, which are no frame.
+        let record = [0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 2];
+        stream.write_all(&whole).unwrap();
+        stream.write_all(&record[..9]).unwrap();
+        let sender = busy.then(|| {
+            let mut stream = stream.try_clone().unwrap();
+            thread::spawn(move || {
+                let _ = stream.write_all(&record[9..]);
+                while stream.write_all(&record).is_ok() {}
+            })
+        });
+        wait_for_lines(&bench, &name, 2 * early);
+        stop(&child);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(lines(&bench, &name), 2 * early + 2, "{workers} {busy}");
+        let stats: Value =
+            serde_json::from_str(&fs::read_to_string(bench.path("stats.json")).unwrap()).unwrap();
+        assert_balanced(&stats);
+        let capture = |name: &str| stats["capture"][name].as_u64().unwrap();
+        assert_eq!(
+            capture("stream_bytes_total"),
+            capture("bytes_total") + capture("overhead_bytes_total") + capture("damaged_bytes_total")
+        );
+        assert!(capture("stream_bytes_total") > 0);
+        drop(stream);
+        if let Some(sender) = sender {
+            sender.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn files_of_a_ring_are_followed_over_the_names_that_come_and_go() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path("ring")).unwrap();
+    let child = bench
+        .command()
+        .args(["replay", "--quiet", "--follow", "--transactions"])
+        .arg(bench.path("tx.jsonl"))
+        // Not there yet, and no reason not to see the other.
+        .arg(bench.path("absent.pcap"))
+        .arg(bench.path("ring"))
+        .spawn()
+        .unwrap();
+    // Two names, each written anew in place.
+    for round in 0..4u16 {
+        let at = 1_767_600_000 + u64::from(round) * 600;
+        let packets: Vec<_> = (0..5).flat_map(|n| connection_at(at, 2000 + round * 5 + n)).collect();
+        let bytes = write_pcap(Vec::new(), Link::Ethernet, &packets).unwrap();
+        fs::write(bench.path("ring").join(if round % 2 == 0 { "0.pcap" } else { "1.pcap" }), bytes).unwrap();
+        // What came with the round before is settled by what comes now.
+        wait_for_lines(&bench, "tx.jsonl", usize::from(round) * 10);
+    }
+    stop(&child);
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(lines(&bench, "tx.jsonl"), 40);
 }

@@ -20,6 +20,7 @@ mod clock;
 mod error;
 mod faulty;
 mod file;
+mod followed;
 mod growing;
 mod input;
 mod live;

@@ -25,6 +25,14 @@ pub fn input_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, SourceError> {
     expand(named).map(|files| files.paths)
 }
 
+/// Checks that every name that looks like a pattern is one.
+pub(crate) fn check_patterns(named: &[PathBuf]) -> Result<(), SourceError> {
+    named.iter().filter(|path| !path.exists()).try_for_each(|path| match pattern(path) {
+        Err(e @ SourceError::Pattern { .. }) => Err(e),
+        _ => Ok(()),
+    })
+}
+
 /// Expands patterns and directories.
 ///
 /// A path that exists is taken as it is, even with `*` or `[` in its name. A directory gives the files

@@ -92,6 +92,8 @@ pub(crate) struct CaptureReader {
     frame: Option<Meta>,
     header_bytes: u64,
     ended: bool,
+    /// The end comes from us, wherever the capture stands.
+    stopped: bool,
 }
 
 impl CaptureReader {
@@ -155,6 +157,7 @@ impl CaptureReader {
             frame: None,
             header_bytes: header as u64,
             ended: false,
+            stopped: false,
         })
     }
 
@@ -209,6 +212,22 @@ impl CaptureReader {
                     }
                 }
             }
+        }
+    }
+
+    /// Says that the input ends because we stop: a record that is not whole then is no damage.
+    pub(crate) const fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Ends here: what was read and not handed out is counted as such.
+    pub(crate) fn abandon(&mut self, books: &mut Books) {
+        if let Some(done) = self.frame.take() {
+            self.buf.consume(done.total);
+        }
+        if !self.ended {
+            self.stopped = true;
+            self.finish(None, books);
         }
     }
 
@@ -297,6 +316,9 @@ impl CaptureReader {
         books.counters.damaged_bytes_total += rest as u64;
         books.counters.overhead_bytes_total += std::mem::take(&mut self.header_bytes);
         books.counters.stream_bytes_total += self.buf.bytes_in();
+        if self.stopped {
+            return;
+        }
         let what = match (&failed, cut) {
             (Some((kind, _)), _) if self.compressed => Damage::Compression(*kind),
             (Some((kind, _)), _) => Damage::ReadFailed(*kind),

@@ -98,7 +98,8 @@ offpath_types::counters! {
         stream_bytes_total,
         /// Bytes of file, block and record headers, padding, and blocks that hold no frame.
         overhead_bytes_total,
-        /// Bytes that were skipped since they are damaged or follow damage.
+        /// Bytes that were skipped since they are damaged or follow damage; of a stream that we ended, also those of
+        /// records that were not whole or not handed out.
         damaged_bytes_total,
         /// Blocks of pcapng files that hold no frame and mean nothing here (name resolution, unknown).
         blocks_skipped_total,
@@ -108,6 +109,8 @@ offpath_types::counters! {
         files_total,
         /// Files named by the user that are no capture or can't be opened, while others could.
         files_failed_total,
+        /// Followed files that grew after they were left for a newer one; what was added is not read.
+        files_grown_late_total,
         /// Files in a directory that are no capture, and paths that name a file for the second time.
         files_skipped_total,
         /// Frames that a `FaultySource` dropped.

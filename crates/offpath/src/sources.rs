@@ -16,6 +16,8 @@ use crate::exit::{Failure, stop_on_signal};
 
 /// Buffer of a stream, as that of a file.
 const STREAM_BUFFER_BYTES: usize = 512 * 1024;
+/// How long it may take until a new file is seen beside one that is followed.
+const RESCAN_MS: u16 = 1000;
 
 /// A source that a live worker reads from.
 pub(crate) type Live = Box<dyn PacketSource + Send>;
@@ -117,17 +119,34 @@ fn live_options(
     }
 }
 
-/// Reads `vxlan://ADDRESS:PORT` or `geneve://ADDRESS:PORT`.
-fn udp_options(name: &str, config: &Config, workers: usize) -> anyhow::Result<UdpOptions> {
+/// Reads `vxlan://ADDRESS:PORT` or `geneve://ADDRESS:PORT`; the error says what is wanted.
+pub(crate) fn listener(name: &str) -> Result<(LinkType, &str), &'static str> {
     let (link, address) = match name.split_once("://") {
         Some(("vxlan", address)) => (LinkType::Vxlan, address),
         Some(("geneve", address)) => (LinkType::Geneve, address),
-        _ => anyhow::bail!("{name}: a listener is written vxlan://ADDRESS:PORT or geneve://ADDRESS:PORT"),
+        _ => return Err("a listener is written vxlan://ADDRESS:PORT or geneve://ADDRESS:PORT"),
     };
+    let sound = address.parse::<SocketAddr>().is_ok() || is_host_and_port(address);
+    if sound {
+        Ok((link, address))
+    } else {
+        Err("no ADDRESS:PORT (0.0.0.0:4789 and [::]:4789 are all addresses)")
+    }
+}
+
+/// Reads `tcp://HOST:PORT`.
+pub(crate) fn tcp_address(name: &str) -> Option<&str> {
+    name.strip_prefix("tcp://").filter(|address| is_host_and_port(address))
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn udp_options(name: &str, config: &Config, workers: usize) -> anyhow::Result<UdpOptions> {
+    let (link, address) = listener(name).map_err(|want| anyhow::anyhow!("{name}: {want}"))?;
     let listen: Option<SocketAddr> = address.to_socket_addrs().ok().and_then(|mut list| list.next());
-    let Some(listen) = listen else {
-        anyhow::bail!("{name}: {address} is no ADDRESS:PORT (0.0.0.0:4789 and [::]:4789 are all addresses)")
-    };
+    let Some(listen) = listen else { anyhow::bail!("{name}: {address} has no address") };
     Ok(UdpOptions {
         listen,
         link,
@@ -137,13 +156,10 @@ fn udp_options(name: &str, config: &Config, workers: usize) -> anyhow::Result<Ud
     })
 }
 
-fn tcp_address(name: &str) -> Option<&str> {
-    name.strip_prefix("tcp://").filter(|address| address.contains(':'))
-}
-
 fn stream_options(config: &Config, reconnect: bool, stop: &Arc<AtomicBool>) -> StreamOptions {
     StreamOptions {
         poll_ms: config.capture.poll_ms as u16,
+        rescan_ms: RESCAN_MS,
         buffer_bytes: STREAM_BUFFER_BYTES,
         reconnect,
         stop: Arc::clone(stop),
@@ -183,7 +199,7 @@ impl Input {
                     )));
                 }
                 let options = stream_options(config, false, &stop_on_signal()?);
-                Ok(Self::Stream(StreamSource::follow(&args.files, options)))
+                StreamSource::follow(&args.files, options).map(Self::Stream)
             }
             None => FileSource::open(&args.files, FileOptions::default()).map(Self::Files),
         };
@@ -198,12 +214,12 @@ impl Input {
         }
     }
 
-    /// Returns the secrets that stand before the next frame and were not returned yet; none of a stream.
+    /// Returns the secrets that stand before the next frame and were not returned yet.
     #[inline]
     pub(crate) fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
         match self {
             Self::Files(source) => source.fresh_secrets(),
-            Self::Stream(_) => Ok(&[]),
+            Self::Stream(source) => source.fresh_secrets(),
         }
     }
 
@@ -252,12 +268,17 @@ mod tests {
         for (name, want) in [
             ("gre://0.0.0.0:1", "vxlan://ADDRESS:PORT"),
             ("0.0.0.0:4789", "vxlan://ADDRESS:PORT"),
-            ("vxlan://0.0.0.0", "0.0.0.0 is no ADDRESS:PORT"),
+            ("vxlan://0.0.0.0", "no ADDRESS:PORT"),
+            ("vxlan://0.0.0.0:70000", "no ADDRESS:PORT"),
+            ("vxlan://nowhere.invalid:4789", "nowhere.invalid:4789 has no address"),
         ] {
             let e = read(name).unwrap_err().to_string();
             assert!(e.contains(want), "{name}: {e}");
         }
         assert_eq!(tcp_address("tcp://127.0.0.1:57012"), Some("127.0.0.1:57012"));
-        assert_eq!((tcp_address("tcp://localhost"), tcp_address("a.pcap")), (None, None));
+        assert_eq!(tcp_address("tcp://sensor.example:1"), Some("sensor.example:1"));
+        for name in ["tcp://localhost", "a.pcap", "tcp://:5", "tcp://a:", "tcp://a:99999"] {
+            assert_eq!(tcp_address(name), None, "{name}");
+        }
     }
 }

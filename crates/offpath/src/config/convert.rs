@@ -31,6 +31,17 @@ impl Config {
         range("capture.ring_mib", u64::from(self.capture.ring_mib), 1, 4095)?;
         range("capture.receive_buffer_mib", u64::from(self.capture.receive_buffer_mib), 1, 1024)?;
         range("capture.poll_ms", u64::from(self.capture.poll_ms), 1, 1000)?;
+        for name in &self.capture.listen {
+            if let Err(want) = crate::sources::listener(name) {
+                return Err(ConfigError::value(file, "capture.listen", name, want));
+            }
+        }
+        if let Some(name) =
+            self.capture.pcap_over_ip.iter().find(|n| crate::sources::tcp_address(n).is_none())
+        {
+            let want = "a pcap-over-IP server is written tcp://HOST:PORT";
+            return Err(ConfigError::value(file, "capture.pcap_over_ip", name, want));
+        }
         range("decode.duplicates_window_ms", self.decode.duplicates_window_ms, 1, 1000)?;
         range("decode.tunnel_depth_max", u64::from(self.decode.tunnel_depth_max), 1, 32)?;
         range("stream.flows_max", u64::from(self.stream.flows_max), SHARDS as u64, 1 << 30)?;
