@@ -107,16 +107,44 @@ fn an_output_never_overwrites_an_input_or_another_output() {
     let same = bench.path("same.jsonl");
     let (input, same) = (path.to_str().unwrap(), same.to_str().unwrap());
     let folder = path.parent().unwrap().to_str().unwrap();
+    let keylog = bench.write("keys.log", "# none");
+    let secrets = bench.write("secrets", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let key_file = bench.write("identity.key", "0".repeat(64));
+    let webhook = "[[webhook]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"\n";
+    let text = format!(
+        "[identity]\nkey_file = {key_file:?}\n[capture]\ninterfaces = [\"none\"]\n{webhook}secret_file = {secrets:?}\n"
+    );
+    let config = bench.write("config.toml", &text);
+    let [config, keylog, secrets, key_file] =
+        [&config, &keylog, &secrets, &key_file].map(|path| path.to_str().unwrap());
+    let absent = bench.path("absent.pcap");
+    let absent = absent.to_str().unwrap();
     for arguments in [
         &["replay", input, "--transactions", input][..],
         &["replay", folder, "--stats", input],
         &["replay", input, "--transactions", same, "--decisions", same],
         &["replay", "-", "-"],
+        // One name that is not there yet takes nothing from the others.
+        &["replay", "--follow", absent, input, "--transactions", input],
+        &["replay", "--follow", absent, input, "--transactions", absent],
+        &["replay", input, "--keylog", keylog, "--stats", keylog],
+        &["replay", input, "--config", config, "--decisions", config],
+        &["replay", input, "--config", config, "--inventory", key_file],
+        &["attach", "--config", config, "--stats", config],
+        &["attach", "--config", config, "--stats", key_file],
+        &["attach", "--config", config, "--stats", secrets],
     ] {
         let output = bench.command().args(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert_eq!(fs::read(&path).unwrap(), demo(), "{arguments:?}");
+        assert!(
+            text.contains("would overwrite") || text.contains("both go") || text.contains("only once"),
+            "{text}"
+        );
     }
+    assert_eq!(fs::read_to_string(keylog).unwrap(), "# none");
+    assert_eq!(fs::read_to_string(config).unwrap(), text);
 }
 
 #[test]

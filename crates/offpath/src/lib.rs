@@ -109,7 +109,7 @@ fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let config = load_config_of(&args.output)?;
-    check_outputs(&args.output, &args.files)?;
+    check_outputs(&args.output, &args.files, &config, args.keylog.as_deref())?;
     let key = load_key(&config)?;
     let delivery = if args.deliver { delivery::start(&config)? } else { None };
     let mut judge = Judge::new(&args.output, &config, key, delivery, false)?;
@@ -130,7 +130,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
 
 fn attach(args: &AttachArgs) -> Result<(), Failure> {
     let config = load_config_of(&args.output)?;
-    check_outputs(&args.output, &[])?;
+    check_outputs(&args.output, &[], &config, None)?;
     let key = load_key(&config)?;
     let delivery = delivery::start(&config)?;
     let mut judge = Judge::new(&args.output, &config, key, delivery, true)?;
@@ -144,7 +144,12 @@ fn attach(args: &AttachArgs) -> Result<(), Failure> {
 }
 
 /// Refuses outputs that are one of the inputs, or each other, before anything is truncated.
-fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure> {
+fn check_outputs(
+    output: &OutputArgs,
+    inputs: &[PathBuf],
+    config: &Config,
+    keylog: Option<&Path>,
+) -> Result<(), Failure> {
     use std::os::unix::fs::MetadataExt;
     let identity =
         |path: &Path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| (m.dev(), m.ino()));
@@ -156,8 +161,13 @@ fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure>
         ("--inventory", output.inventory.as_deref()),
     ];
     let given: Vec<_> = outputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
-    // Names that cannot be expanded are an error of opening the inputs, later.
-    let read = offpath_capture::input_files(inputs).unwrap_or_default();
+    // Names that cannot be expanded are an error of opening the inputs, later, or are followed once they are there.
+    let expanded = |name: &PathBuf| {
+        offpath_capture::input_files(std::slice::from_ref(name)).unwrap_or_else(|_| vec![name.clone()])
+    };
+    let mut read: Vec<_> = inputs.iter().flat_map(expanded).collect();
+    read.extend([keylog, output.config.as_deref()].into_iter().flatten().map(Path::to_owned));
+    read.extend(config.files());
     for (i, (name, path)) in given.iter().enumerate() {
         for (other, other_path) in &given[..i] {
             let same =
@@ -169,8 +179,11 @@ fn check_outputs(output: &OutputArgs, inputs: &[PathBuf]) -> Result<(), Failure>
                 )));
             }
         }
-        let Some(id) = identity(path) else { continue };
-        if let Some(input) = read.iter().find(|input| identity(input) == Some(id)) {
+        let id = identity(path);
+        let is_input = |input: &&PathBuf| {
+            id.is_some() && identity(input) == id || input == path && path.as_os_str() != "-"
+        };
+        if let Some(input) = read.iter().find(is_input) {
             return Err(Failure::usage(anyhow::anyhow!(
                 "{name} would overwrite the input {}",
                 input.display()

@@ -78,6 +78,12 @@ impl Config {
     pub(crate) fn key_file(&self) -> PathBuf {
         self.identity.key_file.clone().unwrap_or_else(crate::identity::default_path)
     }
+
+    /// Returns the files that a run reads or keeps: no output may go there.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let secrets = self.webhook.iter().filter_map(|webhook| webhook.secret_file.clone());
+        secrets.chain([self.key_file()]).chain(self.delivery.outbox_file.clone()).collect()
+    }
 }
 
 /// Parses any text as a configuration.
