@@ -93,6 +93,7 @@ fn an_inventory_is_openapi_and_holds_no_value() {
         [
             "/account",
             "/account/photo",
+            "/graphql",
             "/session",
             "/v1/items",
             "/v1/items/{id}",

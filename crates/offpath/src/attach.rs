@@ -108,14 +108,16 @@ pub(crate) fn run(
         eprintln!("offpath: attached to {} with {lanes} workers; stop with Ctrl-C", sources.names.join(", "));
     }
     let seed = judge.key().seed(b"flow-hash");
-    let exchanges: Vec<_> = if config.capture.split_tap {
-        exchange(lanes, seed, true)
+    let (exchanges, leftovers): (Vec<_>, Vec<_>) = if config.capture.split_tap {
+        [exchange(lanes, seed, true)].into_iter().unzip()
     } else {
-        sources.groups.iter().flat_map(|group| exchange(group.len(), seed, false)).collect()
+        sources.groups.iter().map(|group| exchange(group.len(), seed, false)).unzip()
     };
     let (sender, receiver) = bounded::<(usize, Batch)>(QUEUE_BATCHES * lanes);
     let mut joins = Vec::new();
-    for (lane, (source, exchange)) in sources.groups.into_iter().flatten().zip(exchanges).enumerate() {
+    for (lane, (source, exchange)) in
+        sources.groups.into_iter().flatten().zip(exchanges.into_iter().flatten()).enumerate()
+    {
         let (shared, sender, format) = (Arc::clone(&shared), sender.clone(), args.output.format);
         let decoder = Decoder::new(config.decoder_limits(judge.key()));
         let worker = config.worker_of_lane(lanes, judge.key());
@@ -181,7 +183,11 @@ pub(crate) fn run(
         shared.dropped_handshakes.load(Ordering::Relaxed),
     );
     judge.end_of_capture(newest)?;
-    Ok((shared.ledger(), failure))
+    let mut ledger = shared.ledger();
+    for left in leftovers {
+        ledger.handover.get_or_insert_default().merge(&left.count());
+    }
+    Ok((ledger, failure))
 }
 
 /// What one worker is made of, from the source to the flow table.
@@ -339,11 +345,15 @@ impl Housekeeping {
             self.written = now;
             let mut ledger = shared.ledger();
             judge.fill(&mut ledger);
-            stats.write(&ledger, judge, true)?;
+            if let Err(e) = stats.write(&ledger, judge, true) {
+                judge.count_unwritten("stats", &e);
+            }
         }
         if now.nanos_since(self.inventoried) >= 60_000_000_000 {
             self.inventoried = now;
-            judge.write_inventory()?;
+            if let Err(e) = judge.write_inventory_aside() {
+                judge.count_unwritten("inventory", &e);
+            }
         }
         Ok(())
     }
@@ -416,5 +426,25 @@ mod tests {
         assert_eq!(ledger.pipeline.transactions_scored_total, 3);
         assert_eq!(ledger.pipeline.transactions_dropped_queue_full_total, 12);
         assert!(ledger.balanced(), "{:#?}", ledger.balances());
+    }
+
+    #[test]
+    fn files_about_the_run_that_cannot_be_written_are_counted_and_detection_goes_on() {
+        let full = std::path::PathBuf::from("/dev/full");
+        let output = crate::args::OutputArgs { inventory: Some(full.clone()), ..Default::default() };
+        let mut judge =
+            Judge::new(&output, &Config::default(), IdentityKey::new([7; 32]), None, true).unwrap();
+        let mut stats = Some(StatsFile::open(&full).unwrap());
+        let shared = Shared::new(Arc::default(), 1);
+        let mut now = Timestamp::from_parts(1000, 0);
+        let mut housekeeping = Housekeeping::new(now);
+        let mut ledger = Ledger::default();
+        // The stats each time, the inventory from the second time on: it is written aside.
+        while ledger.pipeline.files_unwritten_total < 3 {
+            now = now.plus_secs(61);
+            housekeeping.run(now, &shared, &mut judge, &mut stats).unwrap();
+            judge.fill(&mut ledger);
+        }
+        assert!(judge.write_inventory().is_err(), "the last time it is our failure");
     }
 }

@@ -188,11 +188,7 @@ impl Judge {
         ledger.join = *self.join.counters();
         ledger.score = *self.scorer.counters();
         ledger.planner = self.planner.counters();
-    }
-
-    /// Returns the inventory, where one is made.
-    pub(crate) fn inventory(&self) -> Option<&Inventory> {
-        self.inventory.as_ref().map(|(inventory, _)| inventory)
+        ledger.inventory = self.inventory.as_ref().map(|(inventory, _)| *inventory.counters());
     }
 
     /// Writes the inventory as it is now, where one is made.
@@ -201,6 +197,20 @@ impl Judge {
             Some((inventory, file)) => file.write(inventory),
             None => Ok(()),
         }
+    }
+
+    /// Begins to write the inventory as it is now, beside the traffic.
+    pub(crate) fn write_inventory_aside(&mut self) -> Result<(), Failure> {
+        match &mut self.inventory {
+            Some((inventory, file)) => file.write_aside(inventory),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a file about the run that could not be written while it goes on.
+    pub(crate) fn count_unwritten(&mut self, what: &str, failure: &Failure) {
+        self.counters.files_unwritten_total += 1;
+        tracing::warn!("cannot write the {what}, trying again later: {:#}", failure.error);
     }
 
     /// Returns the scorer, for its summary.

@@ -9,6 +9,7 @@ use offpath_types::counters;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::HandoverCounters;
+use crate::inventory::InventoryCounters;
 use crate::join::JoinCounters;
 use crate::worker::{ShardCounters, Worker};
 
@@ -35,6 +36,8 @@ counters! {
         handshakes_dropped_queue_full_total,
         /// Connection records written.
         connections_written_total,
+        /// Times that the stats or the inventory could not be written while the run went on (live capture only).
+        files_unwritten_total,
     }
 }
 
@@ -51,6 +54,8 @@ pub(crate) struct Ledger {
     pub(crate) join: JoinCounters,
     pub(crate) score: ScoreCounters,
     pub(crate) planner: PlannerCounters,
+    /// Where one is made.
+    pub(crate) inventory: Option<InventoryCounters>,
     pub(crate) flows_open: u64,
     pub(crate) held_bytes: u64,
 }
@@ -118,12 +123,12 @@ impl Ledger {
             (
                 "TCP frames = segments taken by reassembly",
                 d.frames_tcp_total,
-                s.segments_total + h.segments_dropped_queue_full_total,
+                s.segments_total + h.segments_dropped_queue_full_total + h.segments_dropped_owner_ended_total,
             ),
             (
                 "TCP payload bytes decoded = taken by reassembly",
                 d.tcp_payload_bytes_total,
-                s.payload_bytes_total + h.bytes_dropped_queue_full_total,
+                s.payload_bytes_total + h.bytes_dropped_queue_full_total + h.bytes_dropped_owner_ended_total,
             ),
             (
                 "segments = empty + delivered + held + duplicate + bypassed + dropped",
@@ -245,6 +250,13 @@ impl Ledger {
             t.transactions_scored_total,
             self.planner.transactions_total,
         ));
+        if let Some(i) = &self.inventory {
+            list.push((
+                "requests seen by the inventory = learned + nonsense + unlisted + no room",
+                i.requests_total,
+                i.learned_total + i.nonsense_total + i.unlisted_total + i.endpoints_full_total,
+            ));
+        }
         list.into_iter().map(|(name, came_in, went)| Balance { name, came_in, went }).collect()
     }
 
@@ -292,8 +304,13 @@ impl Ledger {
             "balance": balances,
             "balanced": self.balanced(),
         });
-        if let (Some(handover), Some(all)) = (&self.handover, all.as_object_mut()) {
-            all.insert("handover".to_owned(), section(&handover.fields()).into());
+        if let Some(all) = all.as_object_mut() {
+            if let Some(handover) = &self.handover {
+                all.insert("handover".to_owned(), section(&handover.fields()).into());
+            }
+            if let Some(inventory) = &self.inventory {
+                all.insert("inventory".to_owned(), section(&inventory.fields()).into());
+            }
         }
         all
     }

@@ -1,8 +1,10 @@
 //! Files that are rewritten whole: the stats (ledger, latencies, the state of delivery) as JSON, and the inventory.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
@@ -28,36 +30,84 @@ impl Rewritten {
             .map_err(Failure::usage)
     }
 
-    fn write(&mut self, text: &[u8]) -> Result<(), Failure> {
+    /// Has `write` write it anew. What is no regular file (a pipe, `/dev/null`) is written on.
+    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
         let written = match &mut self.0 {
-            None => io::stdout().write_all(text),
-            Some(file) => file
-                .seek(SeekFrom::Start(0))
-                .and_then(|_| file.write_all(text))
-                .and_then(|()| file.set_len(text.len() as u64)),
+            None => buffered(io::stdout(), write),
+            Some(file) => rewrite(file, write),
         };
         written.map_err(|e| Failure::ours(e.into()))
     }
 }
 
+fn rewrite(mut file: &File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    if !file.metadata()?.is_file() {
+        return buffered(file, write);
+    }
+    file.seek(SeekFrom::Start(0))?;
+    buffered(file, write)?;
+    let len = file.stream_position()?;
+    file.set_len(len)
+}
+
+fn buffered(out: impl Write, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
+    write(&mut out)?;
+    out.flush()
+}
+
+/// Bytes that are collected before they are written.
+const BUFFER_BYTES: usize = 64 * 1024;
+
 /// The file of the inventory.
 pub(crate) struct InventoryFile {
-    file: Rewritten,
+    file: Arc<Mutex<Rewritten>>,
     syntax: Syntax,
+    /// Writes it beside the traffic.
+    writer: Option<JoinHandle<Result<(), Failure>>>,
 }
 
 impl InventoryFile {
     /// Opens `path`; its name says which syntax is written.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { file: Rewritten::open(path)?, syntax: Syntax::of(path) })
+        let file = Arc::new(Mutex::new(Rewritten::open(path)?));
+        Ok(Self { file, syntax: Syntax::of(path), writer: None })
     }
 
     /// Writes the inventory as it is now.
     pub(crate) fn write(&mut self, inventory: &Inventory) -> Result<(), Failure> {
-        let mut text = Vec::new();
-        inventory::write(inventory, self.syntax, &mut text).map_err(|e| Failure::ours(e.into()))?;
-        self.file.write(&text)
+        // What went wrong before does not count where this goes well.
+        if let Some(Err(_)) = self.writer.take().map(JoinHandle::join) {
+            return Err(Failure::ours(anyhow::anyhow!("the thread that writes the inventory panicked")));
+        }
+        write_inventory(&self.file, inventory, self.syntax)
     }
+
+    /// Writes the inventory as it is now in a thread of its own: a large one takes seconds, and nobody may wait for
+    /// it. Where the last time is not over yet, nothing begins.
+    ///
+    /// # Errors
+    /// What went wrong the last time.
+    pub(crate) fn write_aside(&mut self, inventory: &Inventory) -> Result<(), Failure> {
+        if self.writer.as_ref().is_some_and(|writer| !writer.is_finished()) {
+            return Ok(());
+        }
+        let last = self.writer.take().map(JoinHandle::join);
+        let (file, inventory, syntax) = (Arc::clone(&self.file), inventory.clone(), self.syntax);
+        let writer = thread::Builder::new().name("inventory".into());
+        let writer = writer.spawn(move || write_inventory(&file, &inventory, syntax));
+        self.writer = Some(writer.context("cannot start a thread").map_err(Failure::ours)?);
+        match last {
+            None => Ok(()),
+            Some(Ok(done)) => done,
+            Some(Err(_)) => Err(Failure::ours(anyhow::anyhow!("the thread panicked"))),
+        }
+    }
+}
+
+fn write_inventory(file: &Mutex<Rewritten>, inventory: &Inventory, syntax: Syntax) -> Result<(), Failure> {
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    file.write(|mut out| inventory::write(inventory, syntax, &mut out))
 }
 
 /// The stats file.
@@ -80,18 +130,13 @@ impl StatsFile {
         }
         let mut text = serde_json::to_string_pretty(&value).map_err(|e| Failure::ours(e.into()))?;
         text.push('\n');
-        self.0.write(text.as_bytes())
+        self.0.write(|out| out.write_all(text.as_bytes()))
     }
 }
 
 fn stats(ledger: &Ledger, judge: &mut Judge) -> Value {
     let mut value = ledger.to_json();
     value["latency"] = json!({ "packet_to_decision_us": latency(&judge.detection_us) });
-    if let Some(inventory) = judge.inventory() {
-        let counts =
-            inventory.counters().fields().into_iter().map(|(name, count)| (name.to_owned(), json!(count)));
-        value["inventory"] = Value::Object(counts.collect());
-    }
     if let Some(delivery) = judge.delivery() {
         value["delivery"] = crate::delivery::stats(&delivery.stats());
     }
@@ -119,4 +164,54 @@ pub(crate) fn latency(h: &Histogram<u64>) -> Value {
         "p99": h.value_at_quantile(0.99),
         "max": h.max(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_files_are_rewritten_whole_and_others_written_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stats.json");
+        let mut file = Rewritten::open(&path).unwrap();
+        for text in ["long text", "short", ""] {
+            file.write(|out| out.write_all(text.as_bytes())).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        let mut null = Rewritten::open(Path::new("/dev/null")).unwrap();
+        null.write(|out| out.write_all(b"a")).unwrap();
+        // A pipe, by the name that Linux has for it.
+        let (mut reader, writer) = io::pipe().unwrap();
+        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer));
+        let mut pipe = Rewritten::open(Path::new(&name)).unwrap();
+        drop(writer);
+        for text in ["one ", "two"] {
+            pipe.write(|out| out.write_all(text.as_bytes())).unwrap();
+        }
+        drop(pipe);
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), "one two");
+        let mut full = Rewritten::open(Path::new("/dev/full")).unwrap();
+        assert!(full.write(|out| out.write_all(b"a")).is_err());
+    }
+
+    #[test]
+    fn an_inventory_that_cannot_be_written_says_so_the_next_time_and_at_the_end() {
+        let limits = crate::config::Config::default().inventory_limits();
+        let inventory = Inventory::new(limits);
+        let mut file = InventoryFile::open(Path::new("/dev/full")).unwrap();
+        file.write_aside(&inventory).unwrap();
+        while !file.writer.as_ref().unwrap().is_finished() {
+            thread::yield_now();
+        }
+        assert!(file.write_aside(&inventory).is_err());
+        assert!(file.write(&inventory).is_err());
+
+        let out = tempfile::NamedTempFile::new().unwrap();
+        let mut file = InventoryFile::open(out.path()).unwrap();
+        file.write_aside(&inventory).unwrap();
+        file.write(&inventory).unwrap();
+        let text = std::fs::read_to_string(out.path()).unwrap();
+        assert!(text.contains("3.1.0") && text.ends_with("}\n"), "{text}");
+    }
 }

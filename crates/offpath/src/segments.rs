@@ -111,6 +111,13 @@ impl SegmentBatch {
         self.bytes.len()
     }
 
+    /// Returns how many bytes of memory it takes, filled or not.
+    pub(crate) fn capacity_bytes(&self) -> usize {
+        self.bytes.capacity()
+            + self.metas.capacity() * size_of::<SegmentMeta>()
+            + self.datagrams.capacity() * size_of::<DatagramMeta>()
+    }
+
     fn segment_of(&self, m: &SegmentMeta) -> (u64, TcpSegment<'_>) {
         let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
         let segment = TcpSegment {

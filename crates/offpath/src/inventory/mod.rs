@@ -11,7 +11,9 @@
 
 mod openapi;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use offpath_types::{
     BodyOutline, CredentialKind, Outline, ParameterPlace, Timestamp, Transaction, ValueKinds, counters,
@@ -39,6 +41,8 @@ const COMBINATIONS_MAX: usize = 8;
 const MEDIA_TYPES_MAX: usize = 8;
 /// Status codes remembered of one endpoint. Past it: not noted.
 const STATUSES_MAX: usize = 32;
+/// GraphQL operations remembered of one endpoint. Past it: not noted.
+const OPERATIONS_MAX: usize = 128;
 /// Longest content type that is believed to be one.
 const MEDIA_TYPE_BYTES_MAX: usize = 80;
 
@@ -63,18 +67,19 @@ counters! {
         names_left_out_total,
         /// Requests whose host is no host name or found no room.
         hosts_left_out_total,
-        /// Content types, status codes and credentials that found no room.
+        /// Content types, status codes, credentials and GraphQL operations that found no room.
         details_left_out_total,
     }
 }
 
-/// What is known so far.
+/// What is known so far. A clone shares what does not change afterwards.
+#[derive(Clone)]
 pub(crate) struct Inventory {
     limits: InventoryLimits,
     /// By `METHOD /path` with holes; see `openapi::skeleton`.
-    endpoints: HashMap<Box<[u8]>, Endpoint>,
+    endpoints: HashMap<Arc<[u8]>, Arc<Endpoint>>,
     /// Endpoints that were unproved when they were added, oldest first; some have been proved since.
-    unproved: VecDeque<Box<[u8]>>,
+    unproved: VecDeque<Arc<[u8]>>,
     hosts: Vec<Host>,
     schemes: Vec<(CredentialKind, Box<[u8]>)>,
     first: Option<Timestamp>,
@@ -86,6 +91,7 @@ pub(crate) struct Inventory {
 }
 
 /// A host and port that requests were for.
+#[derive(Clone)]
 struct Host {
     name: Box<[u8]>,
     port: u16,
@@ -93,7 +99,7 @@ struct Host {
 }
 
 /// One method on one path template.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Endpoint {
     requests: u64,
     /// Requests that were understood: what `requests` of a parameter is compared with.
@@ -109,16 +115,21 @@ struct Endpoint {
     credentials: Vec<(u32, u64)>,
     /// Content types of request bodies.
     bodies: Vec<Body>,
+    /// GraphQL operations as endpoints have them (`mutation Login`), with how many requests were for each.
+    operations: Vec<(Box<[u8]>, u64)>,
     /// By place, number of the body's content type, and name.
-    parameters: HashMap<Box<[u8]>, Learned>,
+    parameters: HashMap<Arc<[u8]>, Learned>,
+    /// Once there is no room for all: each parameter once, at what it was at some time.
+    least: BTreeSet<(u64, Timestamp, Arc<[u8]>)>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Status {
     responses: u64,
     media_types: Vec<(Box<str>, u64)>,
 }
 
+#[derive(Clone)]
 struct Body {
     media_type: Box<str>,
     requests: u64,
@@ -169,16 +180,15 @@ impl Inventory {
         let (mut key, mut holes) = (std::mem::take(&mut self.key), std::mem::take(&mut self.holes));
         key.clear();
         holes.clear();
-        if !openapi::skeleton(tx.text.get(tx.endpoint), &mut key, &mut holes) {
-            counters.unlisted_total += 1;
-        } else {
-            self.request(&key, &holes, tx, outline);
+        match openapi::skeleton(tx.text.get(tx.endpoint), &mut key, &mut holes) {
+            Some(operation) => self.request(&key, &holes, operation, tx, outline),
+            None => counters.unlisted_total += 1,
         }
         (self.key, self.holes) = (key, holes);
     }
 
     /// Takes one request to the endpoint of this name.
-    fn request(&mut self, key: &[u8], holes: &[u8], tx: &Transaction, outline: &Outline) {
+    fn request(&mut self, key: &[u8], holes: &[u8], operation: &[u8], tx: &Transaction, outline: &Outline) {
         let nonsense = tx.status.is_some_and(answers_nonsense);
         if !self.endpoints.contains_key(key) && !self.make_room(key, nonsense) {
             self.counters.endpoints_full_total += 1;
@@ -189,7 +199,7 @@ impl Inventory {
         self.first = Some(self.first.map_or(tx.started, |first| first.min(tx.started)));
         self.last = self.last.max(tx.started);
         let counters = &mut self.counters;
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(key).map(Arc::make_mut) else { return };
         if endpoint.requests == 0 {
             endpoint.first = tx.started;
         }
@@ -206,8 +216,11 @@ impl Inventory {
         endpoint.hosts |= host;
         endpoint.holes.resize(holes.len(), 0);
         endpoint.holes.iter_mut().zip(holes).for_each(|(known, new)| *known |= new);
+        if !operation.is_empty() {
+            count(&mut endpoint.operations, operation, OPERATIONS_MAX, counters);
+        }
         if !matches!(tx.status, Some(401 | 403 | 407)) {
-            count(&mut endpoint.credentials, schemes, COMBINATIONS_MAX, counters);
+            count(&mut endpoint.credentials, &schemes, COMBINATIONS_MAX, counters);
         }
         let body = endpoint.note_body(tx, outline, counters);
         for parameter in &outline.parameters {
@@ -242,7 +255,7 @@ impl Inventory {
         if nonsense {
             self.unproved.push_back(key.into());
         }
-        self.endpoints.insert(key.into(), Endpoint::default());
+        self.endpoints.insert(key.into(), Arc::default());
         true
     }
 
@@ -294,7 +307,7 @@ impl Endpoint {
         let status = self.statuses.entry(code).or_default();
         status.responses += 1;
         let Some(media_type) = media_type(tx.text.get(tx.response_content_type)) else { return };
-        count(&mut status.media_types, media_type.into(), MEDIA_TYPES_MAX, counters);
+        count(&mut status.media_types, &*media_type, MEDIA_TYPES_MAX, counters);
     }
 
     /// Notes a request's body; returns the number of its content type, `None` where there is none or no room.
@@ -343,22 +356,46 @@ impl Endpoint {
     ) -> Option<&mut Learned> {
         if !self.parameters.contains_key(key) {
             if self.parameters.len() >= max {
-                let least = self.parameters.iter().min_by_key(|(name, l)| (l.requests, l.last, *name));
-                let name = least.map(|(name, _)| name.clone())?;
-                self.parameters.remove(&name);
+                self.forget_least()?;
                 counters.parameters_evicted_total += 1;
             }
-            self.parameters.insert(key.into(), Learned::default());
+            let name: Arc<[u8]> = key.into();
+            if !self.least.is_empty() {
+                self.least.insert((0, Timestamp::ZERO, Arc::clone(&name)));
+            }
+            self.parameters.insert(name, Learned::default());
         }
         self.parameters.get_mut(key)
+    }
+
+    /// Forgets the parameter seen least often. What was seen since it was put into order is put there anew: each
+    /// sighting pays for at most one such move.
+    fn forget_least(&mut self) -> Option<()> {
+        if self.least.is_empty() {
+            let all = self.parameters.iter().map(|(name, l)| (l.requests, l.last, Arc::clone(name)));
+            self.least = all.collect();
+        }
+        loop {
+            let (requests, last, name) = self.least.pop_first()?;
+            let now = self.parameters.get(&name)?;
+            if (now.requests, now.last) == (requests, last) {
+                self.parameters.remove(&name);
+                return Some(());
+            }
+            self.least.insert((now.requests, now.last, name));
+        }
     }
 }
 
 /// Counts `key` in a short list; a new one past `max` is not noted.
-fn count<K: PartialEq>(list: &mut Vec<(K, u64)>, key: K, max: usize, counters: &mut InventoryCounters) {
-    match list.iter().position(|(known, _)| *known == key) {
+fn count<K, Q>(list: &mut Vec<(K, u64)>, key: &Q, max: usize, counters: &mut InventoryCounters)
+where
+    K: Borrow<Q> + From<Q::Owned>,
+    Q: ToOwned + PartialEq + ?Sized,
+{
+    match list.iter().position(|(known, _)| known.borrow() == key) {
         Some(at) => list[at].1 += 1,
-        None if list.len() < max => list.push((key, 1)),
+        None if list.len() < max => list.push((key.to_owned().into(), 1)),
         None => counters.details_left_out_total += 1,
     }
 }

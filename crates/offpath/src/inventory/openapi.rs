@@ -32,9 +32,9 @@ impl Syntax {
     }
 }
 
-/// Writes the document.
+/// Writes the document; no more than one of its paths is in memory at once.
 pub(crate) fn write(inventory: &Inventory, syntax: Syntax, out: &mut impl Write) -> io::Result<()> {
-    let document = document(inventory);
+    let document = Document::of(inventory);
     match syntax {
         Syntax::Json => {
             serde_json::to_writer_pretty(&mut *out, &document)?;
@@ -42,7 +42,14 @@ pub(crate) fn write(inventory: &Inventory, syntax: Syntax, out: &mut impl Write)
         }
         Syntax::Yaml => {
             let mut text = String::new();
-            yaml(&document, 0, &mut text);
+            yaml(&document.head().into(), 0, &mut text);
+            text.push_str(if document.paths.is_empty() { "paths: {}\n" } else { "paths:\n" });
+            for path in &document.paths {
+                yaml(&Node::Map(vec![(path.path.clone(), document.item(path))]), 2, &mut text);
+                out.write_all(text.as_bytes())?;
+                text.clear();
+            }
+            yaml(&document.tail().into(), 0, &mut text);
             out.write_all(text.as_bytes())
         }
     }
@@ -134,16 +141,18 @@ const UUID: u8 = 1 << 1;
 const METHODS: [&[u8]; 8] = [b"GET", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"HEAD", b"PATCH", b"TRACE"];
 
 /// Appends `METHOD /path` to `out` as a document names it: `{}` for every placeholder, anything that no URL may hold
-/// percent-encoded. `holes` gets the placeholders, one bit each. False where OpenAPI has no place for the endpoint.
+/// percent-encoded. `holes` gets the placeholders, one bit each. Returns the GraphQL operation that the endpoint names,
+/// empty where it names none; `None` where OpenAPI has no place for the endpoint.
 ///
 /// OpenAPI takes paths that differ in the names of their parameters for the same path, so the kind of placeholder is
 /// no part of it.
-pub(super) fn skeleton(endpoint: &[u8], out: &mut Vec<u8>, holes: &mut Vec<u8>) -> bool {
-    let Some(space) = endpoint.iter().position(|c| *c == b' ') else { return false };
+pub(super) fn skeleton<'a>(endpoint: &'a [u8], out: &mut Vec<u8>, holes: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let space = endpoint.iter().position(|c| *c == b' ')?;
     let (method, path) = (&endpoint[..space], &endpoint[space + 1..]);
     if !METHODS.contains(&method) || !path.starts_with(b"/") {
-        return false;
+        return None;
     }
+    let (path, operation) = split_operation(path);
     out.extend_from_slice(&endpoint[..=space]);
     let mut rest = path;
     while let Some((&c, after)) = rest.split_first() {
@@ -163,7 +172,20 @@ pub(super) fn skeleton(endpoint: &[u8], out: &mut Vec<u8>, holes: &mut Vec<u8>) 
         }
         rest = after;
     }
-    true
+    Some(operation)
+}
+
+/// Splits `/graphql mutation Login` into path and operation.
+fn split_operation(path: &[u8]) -> (&[u8], &[u8]) {
+    let Some(space) = path.iter().position(|c| *c == b' ') else { return (path, &[]) };
+    let operation = &path[space + 1..];
+    let kind = operation.split(|c| *c == b' ').next().unwrap_or_default();
+    // A request whose path has a space in it names no operation.
+    if matches!(kind, b"query" | b"mutation" | b"subscription" | b"operation") {
+        (&path[..space], operation)
+    } else {
+        (path, &[])
+    }
 }
 
 /// Tells whether `name` is a host name or address, as a server's URL holds it.
@@ -175,68 +197,125 @@ pub(super) fn is_host(name: &[u8]) -> bool {
     }
 }
 
-fn document(inventory: &Inventory) -> Node {
-    let mut paths: BTreeMap<&str, Vec<(&str, &Endpoint)>> = BTreeMap::new();
-    for (key, endpoint) in inventory.endpoints.iter().filter(|(_, e)| e.learned > 0) {
-        // Keys are ASCII: see `skeleton`.
-        let Some((method, path)) = std::str::from_utf8(key).ok().and_then(|k| k.split_once(' ')) else {
-            continue;
-        };
-        paths.entry(path).or_default().push((method, endpoint));
-    }
-    let schemes = scheme_names(inventory);
-    let mut items = Vec::new();
-    for (path, mut endpoints) in paths {
-        endpoints.sort_by_key(|(method, _)| METHODS.iter().position(|m| *m == method.as_bytes()));
-        let (path, names) = path_of(path, &endpoints);
-        let mut item = Members::default()
-            .with_any("servers", servers(inventory, endpoints.iter().fold(0, |all, (_, e)| all | e.hosts)))
-            .with_any("parameters", Node::List(names));
-        for (method, endpoint) in endpoints {
-            item = item.with(method.to_ascii_lowercase(), operation(endpoint, &schemes));
-        }
-        items.push((path, item.into()));
-    }
-    items.sort_by(|(a, _), (b, _): &(String, Node)| a.cmp(b));
-    let first = rfc3339(inventory.first.unwrap_or_default());
-    let last = rfc3339(inventory.last);
-    let left_out = inventory.counters.fields().into_iter().filter(|(name, count)| {
-        *count > 0 && (name.contains("_full_") || name.contains("_evicted_") || name.contains("_left_out_"))
-    });
-    let left_out = left_out.map(|(name, count)| (name.to_owned(), Node::Number(count))).collect();
-    Members::default()
-        .with("openapi", "3.1.0")
-        .with(
-            "info",
-            Members::default()
-                .with("title", "Interface learned from traffic")
-                .with("version", &last[..10])
-                .with(
-                    "description",
-                    "What clients asked for and servers understood, seen by Offpath on a copy of the traffic. \
-                     What nobody used is not in it.",
-                ),
-        )
-        .with_any("servers", servers(inventory, u64::MAX))
-        .with("paths", Node::Map(items))
-        .with_any("components", components(inventory, &schemes))
-        .with(
-            "x-offpath-inventory",
-            Members::default()
-                .with("requests", Node::Number(inventory.counters.requests_total))
-                .with("understood", Node::Number(inventory.counters.learned_total))
-                .with("first-seen", first)
-                .with("last-seen", last)
-                .with_any("left-out", Node::Map(left_out)),
-        )
-        .into()
+/// A document that is made as it is written.
+struct Document<'a> {
+    inventory: &'a Inventory,
+    schemes: Vec<String>,
+    /// Sorted by `path`.
+    paths: Vec<PathItem<'a>>,
 }
 
-/// Returns the servers whose bit is in `hosts`, most requests first; nothing for a path where that is all of them.
-fn servers(inventory: &Inventory, hosts: u64) -> Node {
+/// One path of a document.
+struct PathItem<'a> {
+    path: String,
+    /// Its parameters.
+    parameters: Vec<Node>,
+    /// By method, in the order of [`METHODS`].
+    endpoints: Vec<(&'a str, &'a Endpoint)>,
+}
+
+impl<'a> Document<'a> {
+    fn of(inventory: &'a Inventory) -> Self {
+        let mut paths: BTreeMap<&str, Vec<(&str, &Endpoint)>> = BTreeMap::new();
+        for (key, endpoint) in inventory.endpoints.iter().filter(|(_, e)| e.learned > 0) {
+            // Keys are ASCII: see `skeleton`.
+            let Some((method, path)) = std::str::from_utf8(key).ok().and_then(|k| k.split_once(' ')) else {
+                continue;
+            };
+            paths.entry(path).or_default().push((method, endpoint));
+        }
+        let mut paths: Vec<_> = paths
+            .into_iter()
+            .map(|(path, mut endpoints)| {
+                endpoints.sort_by_key(|(method, _)| METHODS.iter().position(|m| *m == method.as_bytes()));
+                let (path, parameters) = path_of(path, &endpoints);
+                PathItem { path, parameters, endpoints }
+            })
+            .collect();
+        paths.sort_by(|a, b| a.path.cmp(&b.path));
+        Self { inventory, schemes: scheme_names(inventory), paths }
+    }
+
+    /// Returns what stands before the paths.
+    fn head(&self) -> Members {
+        let last = rfc3339(self.inventory.last);
+        Members::default()
+            .with("openapi", "3.1.0")
+            .with(
+                "info",
+                Members::default()
+                    .with("title", "Interface learned from traffic")
+                    .with("version", &last[..10])
+                    .with(
+                        "description",
+                        "What clients asked for and servers understood, seen by Offpath on a copy of the traffic. \
+                         What nobody used is not in it.",
+                    ),
+            )
+            .with_any("servers", servers(self.inventory, None))
+    }
+
+    /// Returns what stands under a path.
+    fn item(&self, path: &PathItem<'_>) -> Node {
+        let hosts = path.endpoints.iter().fold(0, |all, (_, e)| all | e.hosts);
+        let item = Members::default()
+            .with_any("servers", servers(self.inventory, Some(hosts)))
+            .with_any("parameters", Node::List(path.parameters.clone()));
+        let operations = path.endpoints.iter();
+        let item = operations.fold(item, |item, (method, endpoint)| {
+            item.with(method.to_ascii_lowercase(), operation(endpoint, &self.schemes))
+        });
+        item.into()
+    }
+
+    /// Returns what stands behind the paths.
+    fn tail(&self) -> Members {
+        let counters = &self.inventory.counters;
+        let left_out = counters.fields().into_iter().filter(|(name, count)| {
+            *count > 0
+                && (name.contains("_full_") || name.contains("_evicted_") || name.contains("_left_out_"))
+        });
+        let left_out = left_out.map(|(name, count)| (name.to_owned(), Node::Number(count))).collect();
+        Members::default().with_any("components", components(self.inventory, &self.schemes)).with(
+            "x-offpath-inventory",
+            Members::default()
+                .with("requests", Node::Number(counters.requests_total))
+                .with("understood", Node::Number(counters.learned_total))
+                .with("first-seen", rfc3339(self.inventory.first.unwrap_or_default()))
+                .with("last-seen", rfc3339(self.inventory.last))
+                .with_any("left-out", Node::Map(left_out)),
+        )
+    }
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.head().0.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
+        map.serialize_entry("paths", &Paths(self))?;
+        self.tail().0.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
+        map.end()
+    }
+}
+
+/// The paths of a document.
+struct Paths<'a>(&'a Document<'a>);
+
+impl Serialize for Paths<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.paths.len()))?;
+        self.0.paths.iter().try_for_each(|path| map.serialize_entry(&path.path, &self.0.item(path)))?;
+        map.end()
+    }
+}
+
+/// Returns the servers whose bit is in `hosts`, most requests first, and nothing where that is all of them; without
+/// `hosts` all of them, with how many requests each had.
+fn servers(inventory: &Inventory, hosts: Option<u64>) -> Node {
     let all = inventory.hosts.iter().enumerate();
-    let mut named: Vec<_> = all.filter(|(at, _)| hosts & (1 << at) != 0).map(|(_, host)| host).collect();
-    if hosts != u64::MAX && named.len() == inventory.hosts.len() {
+    let mut named: Vec<_> =
+        all.filter(|(at, _)| hosts.is_none_or(|set| set & (1 << at) != 0)).map(|(_, host)| host).collect();
+    if hosts.is_some() && named.len() == inventory.hosts.len() {
         return Node::List(Vec::new());
     }
     named.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| (&a.name, a.port).cmp(&(&b.name, b.port))));
@@ -249,8 +328,8 @@ fn servers(inventory: &Inventory, hosts: u64) -> Node {
         };
         let server = Members::default().with("url", url);
         match hosts {
-            u64::MAX => server.with("x-offpath-requests", Node::Number(host.requests)).into(),
-            _ => server.into(),
+            None => server.with("x-offpath-requests", Node::Number(host.requests)).into(),
+            Some(_) => server.into(),
         }
     };
     Node::List(named.iter().map(server).collect())
@@ -314,10 +393,25 @@ fn operation(endpoint: &Endpoint, schemes: &[String]) -> Node {
         .with_any("requestBody", request_body(endpoint))
         .with("responses", responses(endpoint))
         .with_any("security", security(endpoint, schemes))
+        .with_any("x-offpath-operations", graphql(endpoint))
         .with("x-offpath-requests", Node::Number(endpoint.requests))
         .with("x-offpath-first-seen", rfc3339(endpoint.first))
         .with("x-offpath-last-seen", rfc3339(endpoint.last))
         .into()
+}
+
+/// Returns the GraphQL operations of an endpoint, by name.
+fn graphql(endpoint: &Endpoint) -> Node {
+    let mut operations: Vec<_> = endpoint.operations.iter().collect();
+    operations.sort_unstable();
+    let operation = |(text, requests): &&(Box<[u8]>, u64)| {
+        let text = String::from_utf8_lossy(text);
+        let (kind, name) = text.split_once(' ').unwrap_or((&text, ""));
+        let operation = Members::default().with("type", kind);
+        let operation = if name.is_empty() { operation } else { operation.with("name", name) };
+        operation.with("x-offpath-requests", Node::Number(*requests)).into()
+    };
+    Node::List(operations.iter().map(operation).collect())
 }
 
 /// Returns the parameters of one place (and one content type), by name.

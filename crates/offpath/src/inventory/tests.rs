@@ -369,3 +369,99 @@ fn yaml_says_the_same_as_json() {
     assert_eq!(Syntax::of("b.yml".as_ref()), Syntax::Yaml);
     assert_eq!(Syntax::of("-".as_ref()), Syntax::Json);
 }
+
+#[test]
+fn graphql_operations_stand_at_their_path() {
+    let requests: Vec<_> = [
+        "POST /graphql mutation Login",
+        "POST /graphql mutation Login",
+        "POST /graphql query {slug} {batch}",
+        "POST /graphql query",
+        "POST /graphql operation {persisted}",
+        "POST /graphql",
+        // A space in a path is no operation.
+        "GET /a b",
+    ]
+    .into_iter()
+    .map(|endpoint| Request { endpoint, ..Request::default() })
+    .collect();
+    let doc = document(&learn(DEFAULTS, &requests));
+    let paths = doc["paths"].as_object().unwrap();
+    assert_eq!(paths.keys().collect::<Vec<_>>(), ["/a%20b", "/graphql"]);
+    let post = &paths["/graphql"]["post"];
+    assert_eq!(post["x-offpath-requests"], 6);
+    let row = |o: &Value| format!("{} {} {}", o["type"], o["name"], o["x-offpath-requests"]).replace('"', "");
+    assert_eq!(
+        post["x-offpath-operations"].as_array().unwrap().iter().map(row).collect::<Vec<_>>(),
+        ["mutation Login 2", "operation {persisted} 1", "query null 1", "query {slug} {batch} 1"]
+    );
+    assert_eq!(paths["/a%20b"]["get"]["x-offpath-operations"], Value::Null);
+    // Their names are the client's choice.
+    let names: Vec<_> = (0..OPERATIONS_MAX + 3).map(|n| format!("POST /graphql query Q{n}")).collect();
+    let requests: Vec<_> = names.iter().map(|endpoint| Request { endpoint, ..Request::default() }).collect();
+    let inventory = learn(DEFAULTS, &requests);
+    assert_eq!(inventory.counters.details_left_out_total, 3);
+}
+
+#[test]
+fn forgetting_the_parameter_seen_least_often_is_exact_and_takes_no_look_at_all_of_them() {
+    // Against what is obviously right, for names that come again with luck.
+    let max = 8;
+    let limits = InventoryLimits { parameters_per_endpoint_max: max, ..DEFAULTS };
+    let mut inventory = Inventory::new(limits);
+    let mut plain: Vec<(u64, u64, String)> = Vec::new();
+    let mut seed = 1u64;
+    for second in 0..3000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let name = format!("{:02}", ((seed >> 33) % 60).min((seed >> 40) % 60));
+        inventory.observe(&transaction(&Request {
+            parameters: &[(Query, &name, K::INTEGER, 1)],
+            second,
+            ..Request::default()
+        }));
+        match plain.iter_mut().find(|(.., known)| *known == name) {
+            Some((requests, last, _)) => (*requests, *last) = (*requests + 1, second),
+            None => {
+                if plain.len() == max {
+                    plain.sort();
+                    plain.remove(0);
+                }
+                plain.push((1, second, name));
+            }
+        }
+        let endpoint = inventory.endpoints.values().next().unwrap();
+        let mut known: Vec<_> =
+            endpoint.parameters.keys().map(|k| String::from_utf8_lossy(&k[2..])).collect();
+        known.sort();
+        let mut want: Vec<_> = plain.iter().map(|(.., name)| name.as_str()).collect();
+        want.sort_unstable();
+        assert_eq!(known, want, "{second}");
+        assert!(endpoint.least.len() <= max);
+    }
+    assert!(inventory.counters.parameters_evicted_total > 500);
+
+    // As many as a configuration may ask for: a look at all of them for each would take minutes.
+    let limits = InventoryLimits { parameters_per_endpoint_max: 65_536, ..DEFAULTS };
+    let mut inventory = Inventory::new(limits);
+    for round in 0..1000u64 {
+        let names: Vec<_> = (0..256).map(|n| format!("{round}-{n}")).collect();
+        let parameters: Vec<_> = names.iter().map(|n| (Query, n.as_str(), K::INTEGER, 1)).collect();
+        inventory.observe(&transaction(&Request {
+            parameters: &parameters,
+            second: round,
+            ..Request::default()
+        }));
+    }
+    assert_eq!(inventory.counters.parameters_evicted_total, 256_000 - 65_536);
+}
+
+#[test]
+fn a_clone_stays_as_it_was() {
+    let mut inventory = learn(DEFAULTS, &[Request::default()]);
+    let then = inventory.clone();
+    let want = document(&then);
+    inventory.observe(&transaction(&Request { second: 9, host: "b.example", ..Request::default() }));
+    inventory.observe(&transaction(&Request { endpoint: "GET /b", ..Request::default() }));
+    assert_eq!(document(&then), want);
+    assert_eq!(document(&inventory)["paths"]["/"]["get"]["x-offpath-requests"], 2);
+}

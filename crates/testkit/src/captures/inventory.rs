@@ -48,6 +48,13 @@ pub(super) fn all() -> Result<Vec<Capture>, DialogueError> {
              name=\"photo\"; filename=\"S3cr3t.png\"\nContent-Type: image/png\n\nx\n--B--\n",
             "204 No Content",
         ),
+        (
+            "POST /graphql",
+            &format!("{json}\n{bearer}"),
+            r#"{"query":"mutation Login($u:String!){login(u:$u){id}}","operationName":"Login","variables":{"u":"S3cr3tUs3r"}}"#,
+            "200 OK",
+        ),
+        ("POST /graphql", &format!("{json}\n{bearer}"), r#"{"query":"{ items { id } }"}"#, "200 OK"),
         // A scanner's guesses.
         ("GET /.git/config", "", "", "404 Not Found"),
         ("GET /wp-login.php?S3cr3tGu3ss", "", "", "404 Not Found"),
@@ -71,7 +78,7 @@ pub(super) fn all() -> Result<Vec<Capture>, DialogueError> {
     Ok(vec![ethernet(
         "inventory-api",
         &scripted(&script)?,
-        "an API with queries, headers, JSON, form and multipart bodies, four kinds of credentials, a refused body and a scanner's guesses; every secret has S3cr3t in it.",
+        "an API with queries, headers, JSON, form and multipart bodies, two GraphQL operations, four kinds of credentials, a refused body and a scanner's guesses; every secret has S3cr3t in it.",
         "inventory.json holds every endpoint that answered, no guess, and no value.",
     )])
 }
