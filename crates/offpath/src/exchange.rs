@@ -50,7 +50,8 @@ const SPARE_BYTES: usize = 8 << 20;
 counters! {
     /// What was handed from one live worker to another.
     pub struct HandoverCounters {
-        /// Segments of tunnelled flows that were sent to the worker that owns the flow.
+        /// Segments of tunnelled flows, with `capture.split_tap` of all flows, that were sent to the worker that owns the
+        /// flow.
         segments_handed_over_total,
         /// Segments dropped because the owner's queue was full.
         segments_dropped_queue_full_total,
