@@ -87,7 +87,11 @@ inventory-check: setup ## validate the inventories of all golden captures as Ope
 	$(call need,python3 python3-venv)
 	$(CARGO) build --locked -p offpath
 	test -x $(TARGET_DIR)/venv-openapi/bin/python || python3 -m venv $(TARGET_DIR)/venv-openapi
-	$(TARGET_DIR)/venv-openapi/bin/pip install -q openapi-spec-validator==0.9.0 pyyaml
+	@$(TARGET_DIR)/venv-openapi/bin/python -c 'from importlib.metadata import version; import yaml; \
+	  raise SystemExit(version("openapi-spec-validator") != "0.9.0")' 2>/dev/null || \
+	$(TARGET_DIR)/venv-openapi/bin/pip install -q --retries 2 openapi-spec-validator==0.9.0 pyyaml || \
+	{ echo "inventory-check: openapi-spec-validator 0.9.0 is not in $(TARGET_DIR)/venv-openapi, and PyPI cannot be reached \
+	to install it (for a mirror of PyPI set PIP_INDEX_URL)"; exit 1; }
 	$(TARGET_DIR)/venv-openapi/bin/python crates/testkit/lab/check-inventory.py $(TARGET_DIR)/debug/offpath captures
 
 .PHONY: fingerprints-tshark

@@ -12,25 +12,10 @@
 # Usage: lab.sh OFFPATH TESTKIT [OUTPUT_FOLDER]     RECORD=1 keeps the mirrored traffic as a capture.
 set -euo pipefail
 
-offpath=$1 testkit=$2 out=${3:-lab-out}
+offpath=$1 testkit=$2
 here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-rm -f "$out"/*.jsonl "$out"/*.json "$out"/*.log "$out"/*.txt
-work=$(mktemp -d /tmp/offpath-lab.XXXXXX)
-chmod 755 "$work"
-spaces="opl-people opl-attack opl-waf opl-app opl-sensor"
-[ "$(id -u)" = 0 ] || { echo "the lab needs root (network namespaces)"; exit 1; }
-
-cleanup() {
-  for ns in $spaces; do
-    ip netns pids "$ns" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
-    ip netns del "$ns" 2>/dev/null || true
-  done
-  rm -rf "$work"
-}
-trap cleanup EXIT
-for ns in $spaces; do ip netns del "$ns" 2>/dev/null || true; ip netns add "$ns"; ip -n "$ns" link set lo up; done
+. "$here/spaces.sh"
+open_spaces "${3:-lab-out}" opl-people opl-attack opl-waf opl-app opl-sensor
 
 # link NAMESPACE NAME_IN_WAF NETWORK
 link() {
@@ -58,11 +43,7 @@ ip -n opl-waf link add wmirror type veth peer name mir0 netns opl-sensor
 ip -n opl-waf link set wmirror up
 ip -n opl-sensor link set mir0 up
 for port in wpeople wattack; do
-  ip netns exec opl-waf tc qdisc add dev $port clsact
-  for side in ingress egress; do
-    ip netns exec opl-waf tc filter add dev $port $side protocol ip prio 1 u32 match u32 0 0 \
-      action mirred egress mirror dev wmirror
-  done
+  mirror_from opl-waf $port wmirror ingress egress
 done
 
 secret="whsec_$(head -c 32 /dev/urandom | base64 -w0)"
@@ -110,13 +91,6 @@ url = "http://10.77.9.1:8901/"
 secret_file = "$work/secret"
 CFG
 "$offpath" check "$work/sensor.toml"
-
-in_ns() { local ns=$1; shift; ip netns exec "$ns" "$@"; }
-wait_for() { # what, command…
-  local what=$1; shift
-  for _ in $(seq 100); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
-  echo "lab: $what did not come up"; tail -n 20 "$out"/*.log || true; exit 1
-}
 
 in_ns opl-app "$testkit" shop --listen 10.77.3.2:8080 > "$out/shop.log" 2>&1 &
 in_ns opl-waf haproxy -db -f "$work/haproxy.cfg" > "$out/haproxy.log" 2>&1 &

@@ -14,26 +14,11 @@
 # come out of each, whole, with its VNI, and the books must balance. Usage: mirror.sh OFFPATH TESTKIT [OUTPUT_FOLDER]
 set -euo pipefail
 
-offpath=$1 testkit=$2 out=${3:-lab-mirror-out}
+offpath=$1 testkit=$2
 here=$(cd "$(dirname "$0")" && pwd)
 connections=${CONNECTIONS:-300} requests=${REQUESTS:-4}
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-rm -f "$out"/*.jsonl "$out"/*.json "$out"/*.log "$out"/*.pcap
-work=$(mktemp -d /tmp/offpath-mirror.XXXXXX)
-chmod 755 "$work"
-spaces="opm-client opm-server opm-sensor"
-[ "$(id -u)" = 0 ] || { echo "the lab needs root (network namespaces)"; exit 1; }
-
-cleanup() {
-  for ns in $spaces; do
-    ip netns pids "$ns" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
-    ip netns del "$ns" 2>/dev/null || true
-  done
-  rm -rf "$work"
-}
-trap cleanup EXIT
-for ns in $spaces; do ip netns del "$ns" 2>/dev/null || true; ip netns add "$ns"; ip -n "$ns" link set lo up; done
+. "$here/spaces.sh"
+open_spaces "${3:-lab-mirror-out}" opm-client opm-server opm-sensor
 
 # link SPACE NAME ADDRESS PEER_SPACE PEER_NAME PEER_ADDRESS MTU
 link() {
@@ -52,19 +37,10 @@ link opm-server mir0 10.78.3.2/24 opm-sensor mir1 10.78.3.1/24 1600
 mirror() {
   ip -n "$1" link add vx0 type vxlan id 77 local "$2" remote "$3" dstport 4789 dev mir0 nolearning
   ip -n "$1" link set vx0 mtu 1500 up
-  ip netns exec "$1" tc qdisc add dev eth0 clsact
-  ip netns exec "$1" tc filter add dev eth0 egress protocol ip prio 1 u32 match u32 0 0 \
-    action mirred egress mirror dev vx0
+  mirror_from "$1" eth0 vx0
 }
 mirror opm-client 10.78.2.2 10.78.2.1
 mirror opm-server 10.78.3.2 10.78.3.1
-
-in_ns() { local ns=$1; shift; ip netns exec "$ns" "$@"; }
-wait_for() { # what, command…
-  local what=$1; shift
-  for _ in $(seq 100); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
-  echo "lab: $what did not come up"; tail -n 20 "$out"/*.log || true; exit 1
-}
 
 printf '[identity]\nkey_file = "%s/identity.key"\n' "$work" > "$work/sensor.toml"
 in_ns opm-sensor "$offpath" replay --quiet --config "$work/sensor.toml" "$here/../../../captures/link-ethernet/input.pcap"
