@@ -211,6 +211,7 @@ fn capture_loop(
     let mut stopping: Option<Timestamp> = None;
     let mut result = Ok(());
     loop {
+        let told = stopping.is_some();
         let (now, idle) = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 frames += 1;
@@ -244,9 +245,10 @@ fn capture_loop(
             shared.publish(lane, &source, &decoder, &exchange, &worker);
         }
         if shared.stop.load(Ordering::Relaxed) {
-            // What the kernel still holds is read before the end, for a bounded time.
+            // What the kernel still holds is read before the end, for a bounded time. A source that was idle before we
+            // were told to stop may have got something since.
             let since = *stopping.get_or_insert(now);
-            if idle || now.nanos_since(since) >= DRAIN_NANOS {
+            if idle && told || now.nanos_since(since) >= DRAIN_NANOS {
                 break;
             }
         }

@@ -1,15 +1,17 @@
 //! Joins what a TLS handshake showed outside of a terminator to the transactions inside it.
 //!
 //! In: handshakes and transactions in their total order, so the result depends on packets alone, not on workers.
-//! A handshake is remembered by its client's address and port. A transaction names that client by PROXY protocol or a
-//! header of the terminator (`TlsFacts::outside`), or by its own flow where the terminator keeps addresses.
+//! A handshake is remembered by its client's address and port in its address plan. A transaction names that client by
+//! PROXY protocol or a header of the terminator (`TlsFacts::outside`), or by its own flow where the terminator keeps
+//! addresses. The handshake of the transaction's own plan is taken; without one, that of another plan (the two taps may
+//! be mirrored in different tunnels), where only one plan has that client.
 //! A transaction never waits: a handshake that is handed on after it is too late.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use offpath_types::{Handshake, Peer, Timestamp, TlsFacts, Transaction, counters};
+use offpath_types::{Handshake, Peer, Timestamp, TlsFacts, Transaction, TunnelId, counters};
 
 counters! {
     /// What joining counted.
@@ -59,6 +61,9 @@ pub(crate) enum Joined {
     Same,
 }
 
+/// Whose handshake it was: a client in an address plan.
+type Client = (Peer, TunnelId);
+
 struct Remembered {
     facts: Arc<TlsFacts>,
     /// Of the flow, so that the second stage of a handshake takes the place of its first.
@@ -70,9 +75,9 @@ struct Remembered {
 // Invariant: every key of `known` is in `queue` exactly once, at its `used` or before it.
 pub(crate) struct Join {
     config: JoinConfig,
-    known: HashMap<Peer, Remembered>,
+    known: BTreeMap<Client, Remembered>,
     /// Clients, each with the time from which it is unused at the earliest.
-    queue: BTreeSet<(Timestamp, Peer)>,
+    queue: BTreeSet<(Timestamp, Client)>,
     now: Timestamp,
     counters: JoinCounters,
 }
@@ -82,7 +87,7 @@ impl Join {
     pub(crate) fn new(config: JoinConfig) -> Self {
         Self {
             config,
-            known: HashMap::new(),
+            known: BTreeMap::new(),
             queue: BTreeSet::new(),
             now: Timestamp::ZERO,
             counters: JoinCounters::default(),
@@ -100,7 +105,7 @@ impl Join {
             return;
         }
         self.advance(handshake.emitted);
-        let client = handshake.flow.client();
+        let client = (handshake.flow.client(), handshake.flow.key.tunnel());
         let flow = (handshake.flow_id, handshake.index);
         let facts = Arc::clone(&handshake.facts);
         match self.known.entry(client) {
@@ -131,10 +136,11 @@ impl Join {
         }
         let outside = tx.tls.as_ref().and_then(|tls| tls.outside);
         let own = self.config.by_address && tx.tls.as_ref().is_none_or(|tls| tls.ja3.is_none());
-        let Some(client) = outside.or_else(|| own.then(|| tx.flow.client())) else { return Joined::Same };
+        let Some(peer) = outside.or_else(|| own.then(|| tx.flow.client())) else { return Joined::Same };
         self.advance(tx.emitted);
         self.counters.transactions_total += 1;
-        let Some(found) = self.known.get_mut(&client) else {
+        let client = self.known_client(peer, tx.flow.key.tunnel());
+        let Some(found) = client.and_then(|client| self.known.get_mut(&client)) else {
             self.counters.transactions_unmatched_total += 1;
             return Joined::Same;
         };
@@ -150,6 +156,16 @@ impl Join {
         };
         tx.attach_tls(facts);
         Joined::Changed
+    }
+
+    /// Returns the client of whom a handshake is remembered: in this plan, or else in the only one that has it.
+    fn known_client(&self, peer: Peer, plan: TunnelId) -> Option<Client> {
+        if self.known.contains_key(&(peer, plan)) {
+            return Some((peer, plan));
+        }
+        let mut plans = self.known.range((peer, TunnelId(0))..=(peer, TunnelId(u64::MAX)));
+        let (only, _) = plans.next()?;
+        plans.next().is_none().then_some(*only)
     }
 
     /// Forgets what has not been used for the window.
@@ -183,7 +199,7 @@ impl Join {
 
     /// Puts a client that was used since it was queued to where it belongs now; tells whether it was.
     /// Each use pays for at most one such move.
-    fn requeue(&mut self, since: Timestamp, client: Peer) -> bool {
+    fn requeue(&mut self, since: Timestamp, client: Client) -> bool {
         let Some(known) = self.known.get(&client) else { return true };
         if known.used <= since {
             return false;
@@ -295,6 +311,35 @@ mod tests {
         j.remember(&handshake(5000, 2, "b", 12));
         assert_eq!(name_of(&mut j, tx(5000, 13)).as_deref(), Some("b"));
         assert_eq!((j.counters().handshakes_total, j.counters().handshakes_replaced_total), (2, 1));
+    }
+
+    #[test]
+    fn equal_addresses_in_different_plans_are_different_clients() {
+        let within = |mut flow: FlowInfo, plan| {
+            let peers = (flow.client(), flow.server());
+            (flow.key, flow.client_side) = FlowKey::new(peers.0, peers.1, TunnelId(plan));
+            flow
+        };
+        let mut j = join(true, 10);
+        for (plan, flow_id, name) in [(5, 1, "five"), (6, 2, "six")] {
+            let mut handshake = handshake(5000, flow_id, name, 10);
+            handshake.flow = within(handshake.flow, plan);
+            j.remember(&handshake);
+        }
+        let mut name_in = |plan, port| {
+            let mut tx = tx(port, 11);
+            tx.flow = within(tx.flow, plan);
+            name_of(&mut j, tx)
+        };
+        assert_eq!(name_in(5, 5000).as_deref(), Some("five"));
+        assert_eq!(name_in(6, 5000).as_deref(), Some("six"));
+        assert_eq!(name_in(0, 5000), None, "two plans have this client");
+        // The tap inside is not in a tunnel, or in another one.
+        let mut handshake = handshake(5001, 3, "seven", 10);
+        handshake.flow = within(handshake.flow, 7);
+        j.remember(&handshake);
+        assert_eq!(name_of(&mut j, tx(5001, 11)).as_deref(), Some("seven"));
+        assert_eq!(j.counters().handshakes_held, 3);
     }
 
     #[test]

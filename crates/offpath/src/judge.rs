@@ -40,6 +40,8 @@ pub(crate) struct Judge {
     connections: Option<(Output, ConnectionWriter)>,
     join: Join,
     line: Vec<u8>,
+    /// The head of a record, rendered again.
+    head: Vec<u8>,
     events: Vec<Event>,
     delivery: Option<Delivery>,
     /// Events offered to delivery so far.
@@ -76,6 +78,7 @@ impl Judge {
             connections: open(&output.connections)?.map(|out| (out, ConnectionWriter::new())),
             join: Join::new(config.join_config()),
             line: Vec::with_capacity(4096),
+            head: Vec::new(),
             events: Vec::new(),
             delivery,
             offered: 0,
@@ -241,9 +244,10 @@ impl Judge {
 
     fn judge(&mut self, tx: &mut Transaction, head: &[u8]) -> Result<(), Failure> {
         self.counters.transactions_total += 1;
-        let (mut again, mut head) = (Vec::new(), head);
+        let (mut again, mut head) = (std::mem::take(&mut self.head), head);
         if self.join.apply(tx) == Joined::Changed && self.transactions.is_some() {
             // The worker rendered the head before this was known.
+            again.clear();
             self.writer.push_head(tx, &mut again);
             head = &again;
         }
@@ -264,6 +268,7 @@ impl Judge {
                 .map_err(|e| Failure::ours(e.into()))?;
             self.counters.records_written_total += 1;
         }
+        self.head = again;
         if self.events.is_empty() { Ok(()) } else { self.publish(Some(tx)) }
     }
 
