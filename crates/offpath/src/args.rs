@@ -57,7 +57,7 @@ pub(crate) struct OutputArgs {
     /// Write one JSON line per decision to PATH (`-` is standard output).
     #[arg(long, value_name = "PATH")]
     pub(crate) decisions: Option<PathBuf>,
-    /// Write one JSON line per TLS or QUIC handshake to PATH (`-` is standard output).
+    /// Write one JSON line per TLS or QUIC handshake and per ended WebSocket connection to PATH (`-` is standard output).
     #[arg(long, value_name = "PATH")]
     pub(crate) connections: Option<PathBuf>,
     /// Write the ledger (every counter, and whether the books balance) as JSON to PATH (`-` is standard output).

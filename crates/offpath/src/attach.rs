@@ -12,7 +12,7 @@ use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use offpath_capture::{Polled, PrivilegeError, SourceError, drop_privileges};
 use offpath_packet::{Decoder, Outcome};
-use offpath_types::{HandshakeStage, Timestamp};
+use offpath_types::{Connection, HandshakeStage, Timestamp};
 
 use crate::args::{AttachArgs, Format};
 use crate::config::Config;
@@ -45,6 +45,8 @@ struct Shared {
     dropped: AtomicU64,
     /// TLS handshakes that did.
     dropped_handshakes: AtomicU64,
+    /// Ended WebSocket connections that did.
+    dropped_websockets: AtomicU64,
     /// What each lane publishes about itself about once a second, and at its end.
     ledgers: Mutex<Vec<Ledger>>,
 }
@@ -55,6 +57,7 @@ impl Shared {
             stop,
             dropped: AtomicU64::new(0),
             dropped_handshakes: AtomicU64::new(0),
+            dropped_websockets: AtomicU64::new(0),
             ledgers: Mutex::new(vec![Ledger::default(); lanes]),
         }
     }
@@ -181,6 +184,7 @@ pub(crate) fn run(
     judge.count_dropped(
         shared.dropped.load(Ordering::Relaxed),
         shared.dropped_handshakes.load(Ordering::Relaxed),
+        shared.dropped_websockets.load(Ordering::Relaxed),
     );
     judge.end_of_capture(newest)?;
     let mut ledger = shared.ledger();
@@ -257,10 +261,10 @@ fn capture_loop(
     let mut finished = Vec::new();
     worker.collect(flushed, Timestamp::MAX, &mut finished);
     worker.finish(&mut finished);
-    let mut handshakes = Vec::new();
-    worker.take_handshakes(&mut handshakes);
+    let mut connections = Vec::new();
+    worker.take_connections(&mut connections);
     // The last batch may wait: capture is over.
-    let _ = sender.send((lane, Batch::live(finished, handshakes, Mark::END, writer.as_mut())));
+    let _ = sender.send((lane, Batch::live(finished, connections, Mark::END, writer.as_mut())));
     // The kernel's last word on what it dropped.
     source.refresh();
     shared.publish(lane, &source, &decoder, &exchange, &worker);
@@ -279,13 +283,19 @@ fn hand_on(
     let mut finished = Vec::new();
     // Live, being early is worth more than the order of what a timer ended a moment ago.
     worker.collect(now, Timestamp::MAX, &mut finished);
-    let mut handshakes = Vec::new();
-    worker.take_handshakes(&mut handshakes);
-    let batch = Batch::live(finished, handshakes, Mark::live(now), writer);
+    let mut connections = Vec::new();
+    worker.take_connections(&mut connections);
+    let batch = Batch::live(finished, connections, Mark::live(now), writer);
     if let Err(TrySendError::Full((_, batch))) = sender.try_send((lane, batch)) {
         shared.dropped.fetch_add(batch.transactions.len() as u64, Ordering::Relaxed);
-        let handshakes = batch.handshakes.iter().filter(|h| h.stage == HandshakeStage::Done).count();
-        shared.dropped_handshakes.fetch_add(handshakes as u64, Ordering::Relaxed);
+        for connection in &batch.connections {
+            let dropped = match connection {
+                Connection::Handshake(h) if h.stage != HandshakeStage::Done => continue,
+                Connection::Handshake(_) => &shared.dropped_handshakes,
+                Connection::WebSocket(_) => &shared.dropped_websockets,
+            };
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -421,6 +431,7 @@ mod tests {
         judge.count_dropped(
             shared.dropped.load(Ordering::Relaxed),
             shared.dropped_handshakes.load(Ordering::Relaxed),
+            shared.dropped_websockets.load(Ordering::Relaxed),
         );
         worker.finish(&mut Vec::new());
         ledger.add_worker(&worker);

@@ -1,6 +1,7 @@
-//! What TLS and QUIC handshakes show, as JSON: a line of `--connections` each, and members of other records.
+//! What TLS and QUIC handshakes show and WebSocket connections carry, as JSON: a line of `--connections` each, and members
+//! of other records.
 
-use offpath_types::{Handshake, TlsFacts, Transport};
+use offpath_types::{FlowInfo, Handshake, Timestamp, TlsFacts, Transport, WebSocketEnd};
 
 use crate::ciphers;
 use crate::records::{
@@ -22,26 +23,12 @@ impl ConnectionWriter {
 
     /// Appends the record of a handshake, as one line.
     pub(crate) fn push(&mut self, handshake: &Handshake, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"@timestamp\":\"");
-        self.time.push(handshake.started, out);
-        out.extend_from_slice(
-            b"\",\"event\":{\"kind\":\"event\",\"category\":[\"network\"],\"action\":\"tls_handshake\",\"id\":\"",
-        );
-        push_hex(&handshake.flow_id.to_be_bytes(), out);
-        push_hex(&handshake.index.to_be_bytes(), out);
-        out.extend_from_slice(b"\",\"duration\":");
-        push_number(handshake.ended.nanos_since(handshake.started), out);
-        let (client, server) = (handshake.flow.client(), handshake.flow.server());
-        for (name, peer) in [(&b"},\"source\":{\"ip\":"[..], client), (b"},\"destination\":{\"ip\":", server)]
-        {
-            out.extend_from_slice(name);
-            push_host(peer.host, out);
-            out.extend_from_slice(b",\"port\":");
-            push_number(u64::from(peer.port), out);
-        }
+        let id = (handshake.flow_id, handshake.index);
+        self.push_event(b"tls_handshake", id, (handshake.started, handshake.ended), out);
+        push_peers(&handshake.flow, None, out);
         out.extend_from_slice(match handshake.transport {
-            Transport::Tcp => b"},\"network\":{\"transport\":\"tcp\",\"community_id\":\"",
-            Transport::Quic => b"},\"network\":{\"transport\":\"quic\",\"community_id\":\"",
+            Transport::Tcp => b",\"network\":{\"transport\":\"tcp\",\"community_id\":\"",
+            Transport::Quic => b",\"network\":{\"transport\":\"quic\",\"community_id\":\"",
         });
         push_community_id(&handshake.community_id, out);
         out.push(b'"');
@@ -53,12 +40,90 @@ impl ConnectionWriter {
         push_list(b",\"alpn\":", handshake.facts.alpn(), out);
         out.push(b'}');
         push_tunnel(handshake.flow.envelope, out);
-        out.extend_from_slice(if handshake.complete {
-            b",\"complete\":true}}\n"
-        } else {
-            b",\"complete\":false}}\n"
-        });
+        push_complete(handshake.complete, out);
     }
+
+    /// Appends the record of a WebSocket connection, as one line.
+    pub(crate) fn push_websocket(&mut self, websocket: &WebSocketEnd, out: &mut Vec<u8>) {
+        let id = (websocket.flow_id, websocket.index);
+        self.push_event(b"websocket", id, (websocket.started, websocket.ended), out);
+        let (client, server) = (&websocket.client, &websocket.server);
+        push_peers(&websocket.flow, Some([client.bytes, server.bytes]), out);
+        out.extend_from_slice(
+            b",\"network\":{\"transport\":\"tcp\",\"protocol\":\"websocket\",\"community_id\":\"",
+        );
+        push_community_id(&websocket.community_id, out);
+        out.push(b'"');
+        push_vlans(websocket.flow.envelope, out);
+        out.extend_from_slice(b"},\"offpath\":{");
+        if !websocket.endpoint.is_empty() {
+            out.extend_from_slice(b"\"endpoint\":");
+            push_text(&websocket.endpoint, out);
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"websocket\":{");
+        for (name, side) in [(&b"\"client\":{"[..], client), (b",\"server\":{", server)] {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b"\"messages\":");
+            push_number(side.messages, out);
+            out.extend_from_slice(b",\"compressed\":");
+            push_number(side.compressed, out);
+            out.extend_from_slice(b",\"control_frames\":");
+            push_number(side.control_frames, out);
+            if let Some(code) = side.close {
+                out.extend_from_slice(b",\"close_code\":");
+                push_number(u64::from(code), out);
+            }
+            out.push(b'}');
+        }
+        out.push(b'}');
+        push_tunnel(websocket.flow.envelope, out);
+        push_complete(!client.lost && !server.lost, out);
+    }
+
+    /// Begins a record with the event; `id`: flow and number on it.
+    fn push_event(
+        &mut self,
+        action: &[u8],
+        (flow_id, index): (u64, u32),
+        (started, ended): (Timestamp, Timestamp),
+        out: &mut Vec<u8>,
+    ) {
+        out.extend_from_slice(b"{\"@timestamp\":\"");
+        self.time.push(started, out);
+        out.extend_from_slice(b"\",\"event\":{\"kind\":\"event\",\"category\":[\"network\"],\"action\":\"");
+        out.extend_from_slice(action);
+        out.extend_from_slice(b"\",\"id\":\"");
+        push_hex(&flow_id.to_be_bytes(), out);
+        push_hex(&index.to_be_bytes(), out);
+        out.extend_from_slice(b"\",\"duration\":");
+        push_number(ended.nanos_since(started), out);
+        out.push(b'}');
+    }
+}
+
+/// Appends both peers, with what each of them sent where that is given (client, server).
+fn push_peers(flow: &FlowInfo, bytes: Option<[u64; 2]>, out: &mut Vec<u8>) {
+    let [sent, received] = bytes.map_or([None; 2], |sides| sides.map(Some));
+    for (name, peer, bytes) in [
+        (&b",\"source\":{\"ip\":"[..], flow.client(), sent),
+        (b",\"destination\":{\"ip\":", flow.server(), received),
+    ] {
+        out.extend_from_slice(name);
+        push_host(peer.host, out);
+        out.extend_from_slice(b",\"port\":");
+        push_number(u64::from(peer.port), out);
+        if let Some(bytes) = bytes {
+            out.extend_from_slice(b",\"bytes\":");
+            push_number(bytes, out);
+        }
+        out.push(b'}');
+    }
+}
+
+/// Ends a record.
+fn push_complete(complete: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if complete { b",\"complete\":true}}\n" } else { b",\"complete\":false}}\n" });
 }
 
 /// Appends `,"tls":{…}` with what is known; nothing where nothing is.
@@ -183,7 +248,7 @@ fn version_name(version: u16) -> (String, &'static str) {
 mod tests {
     use std::sync::Arc;
 
-    use offpath_types::{FlowInfo, FlowKey, HandshakeStage, Host, Ja4, Peer, Timestamp, TunnelId};
+    use offpath_types::{FlowInfo, FlowKey, HandshakeStage, Host, Ja4, Peer, TunnelId, WebSocketSide};
     use serde_json::{Value, json};
 
     use super::*;
@@ -252,6 +317,63 @@ mod tests {
         ] {
             assert_eq!(r.pointer(pointer), Some(&want), "{pointer} in {r}");
         }
+    }
+
+    #[test]
+    fn websocket_records_have_the_documented_names() {
+        let peer = |last, port| Peer { host: Host::from_v4([192, 0, 2, last]), port };
+        let (key, client_side) = FlowKey::new(peer(9, 40_000), peer(1, 80), TunnelId(0));
+        let opened = Timestamp::from_parts(1_700_000_000, 0);
+        let side = WebSocketSide { messages: 3, control_frames: 1, bytes: 99, ..Default::default() };
+        let mut websocket = WebSocketEnd {
+            flow: FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() },
+            flow_id: 0xabc,
+            index: 2,
+            community_id: [0; 20],
+            endpoint: (*b"GET /chat").into(),
+            started: opened,
+            ended: opened.plus_nanos(7),
+            emitted: opened,
+            client: WebSocketSide { close: Some(1001), ..side },
+            server: WebSocketSide { compressed: 2, bytes: 98, lost: true, ..side },
+        };
+        let record = |websocket: &WebSocketEnd| {
+            let mut out = Vec::new();
+            ConnectionWriter::new().push_websocket(websocket, &mut out);
+            assert_eq!(out.pop(), Some(b'\n'));
+            serde_json::from_slice::<Value>(&out).unwrap()
+        };
+        let want = json!({
+            "@timestamp": "2023-11-14T22:13:20.000000000Z",
+            "event": {
+                "kind": "event",
+                "category": ["network"],
+                "action": "websocket",
+                "duration": 7,
+                "id": "0000000000000abc00000002",
+            },
+            "source": {"ip": "192.0.2.9", "port": 40_000, "bytes": 99},
+            "destination": {"ip": "192.0.2.1", "port": 80, "bytes": 98},
+            "network": {
+                "transport": "tcp",
+                "protocol": "websocket",
+                "community_id": "1:AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            },
+            "offpath": {
+                "endpoint": "GET /chat",
+                "websocket": {
+                    "client": {"messages": 3, "compressed": 0, "control_frames": 1, "close_code": 1001},
+                    "server": {"messages": 3, "compressed": 2, "control_frames": 1},
+                },
+                "complete": false,
+            },
+        });
+        assert_eq!(record(&websocket), want);
+        websocket.endpoint = Box::default();
+        websocket.server.lost = false;
+        let record = record(&websocket);
+        assert_eq!(record.pointer("/offpath/endpoint"), None);
+        assert_eq!(record.pointer("/offpath/complete"), Some(&json!(true)));
     }
 
     #[test]

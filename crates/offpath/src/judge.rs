@@ -9,7 +9,9 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use offpath_enforce::{Delivery, Event, Planner, decision_record};
 use offpath_score::Scorer;
-use offpath_types::{Action, Handshake, HandshakeStage, IdentityKey, Timestamp, Transaction};
+use offpath_types::{
+    Action, Connection, Handshake, HandshakeStage, IdentityKey, Timestamp, Transaction, WebSocketEnd,
+};
 
 use crate::args::OutputArgs;
 use crate::config::Config;
@@ -114,7 +116,8 @@ impl Judge {
             if result.is_ok() {
                 result = match item {
                     Item::Transaction(tx, head) => self.judge(tx, head),
-                    Item::Handshake(handshake) => self.handshake(&handshake),
+                    Item::Connection(Connection::Handshake(handshake)) => self.handshake(&handshake),
+                    Item::Connection(Connection::WebSocket(websocket)) => self.websocket(&websocket),
                 };
             }
         });
@@ -172,12 +175,15 @@ impl Judge {
         }
     }
 
-    /// Counts transactions that a full queue kept from scoring, and handshakes that it kept from being joined.
-    pub(crate) fn count_dropped(&mut self, transactions: u64, handshakes: u64) {
+    /// Counts transactions that a full queue kept from scoring, handshakes that it kept from being joined, and WebSocket
+    /// connections that it kept from being written.
+    pub(crate) fn count_dropped(&mut self, transactions: u64, handshakes: u64, websockets: u64) {
         self.counters.transactions_total += transactions;
         self.counters.transactions_dropped_queue_full_total += transactions;
         self.counters.handshakes_total += handshakes;
         self.counters.handshakes_dropped_queue_full_total += handshakes;
+        self.counters.websockets_total += websockets;
+        self.counters.websockets_dropped_queue_full_total += websockets;
     }
 
     /// Counts eras that the reader ended.
@@ -233,9 +239,22 @@ impl Judge {
             return Ok(());
         }
         self.counters.handshakes_total += 1;
+        self.write_connection(|writer, line| writer.push(handshake, line))
+    }
+
+    /// Writes what went over a WebSocket connection.
+    fn websocket(&mut self, websocket: &WebSocketEnd) -> Result<(), Failure> {
+        self.counters.websockets_total += 1;
+        self.write_connection(|writer, line| writer.push_websocket(websocket, line))
+    }
+
+    fn write_connection(
+        &mut self,
+        push: impl FnOnce(&mut ConnectionWriter, &mut Vec<u8>),
+    ) -> Result<(), Failure> {
         if let Some((out, writer)) = &mut self.connections {
             self.line.clear();
-            writer.push(handshake, &mut self.line);
+            push(writer, &mut self.line);
             out.write_all(&self.line).map_err(|e| Failure::ours(e.into()))?;
             self.counters.connections_written_total += 1;
         }

@@ -34,6 +34,10 @@ counters! {
         handshakes_total,
         /// Handshakes dropped because the queue was full (live capture only).
         handshakes_dropped_queue_full_total,
+        /// Ended WebSocket connections that the parsers handed on.
+        websockets_total,
+        /// Ended WebSocket connections dropped because the queue was full (live capture only).
+        websockets_dropped_queue_full_total,
         /// Connection records written.
         connections_written_total,
         /// Times that the stats or the inventory could not be written while the run went on (live capture only).
@@ -182,6 +186,11 @@ impl Ledger {
                 "handshakes read = handshakes handed on",
                 p.tls_handshakes_total + q.handshakes_total,
                 t.handshakes_total,
+            ));
+            list.push((
+                "WebSocket connections ended = handed on",
+                p.websockets_ended_total,
+                t.websockets_total,
             ));
             list.push(("QUIC frames = datagrams taken", d.frames_quic_total, q.datagrams_total));
             list.push((

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use offpath_types::{Handshake, Timestamp, Transaction};
+use offpath_types::{Connection, Timestamp, Transaction};
 
 use crate::records::RecordWriter;
 
@@ -73,8 +73,8 @@ impl Eras {
 pub(crate) struct Batch {
     /// The transactions.
     pub(crate) transactions: Vec<Transaction>,
-    /// TLS handshakes.
-    pub(crate) handshakes: Vec<Handshake>,
+    /// TLS handshakes and ended WebSocket connections.
+    pub(crate) connections: Vec<Connection>,
     /// Record heads, one after the other; empty when no records are written.
     heads: Vec<u8>,
     /// End of each head in `heads`; as many as transactions, or none.
@@ -89,24 +89,24 @@ impl Batch {
     /// Makes a batch of live capture: sorts `transactions` and renders their record heads where there is a `writer`.
     pub(crate) fn live(
         transactions: Vec<Transaction>,
-        handshakes: Vec<Handshake>,
+        connections: Vec<Connection>,
         watermark: Mark,
         writer: Option<&mut RecordWriter>,
     ) -> Self {
-        let mut batch = Self { transactions, handshakes, ..Self::default() };
+        let mut batch = Self { transactions, connections, ..Self::default() };
         batch.finish(0, watermark, writer);
         batch
     }
 
     /// Tells whether there is nothing to hand on.
     pub(crate) fn is_empty(&self) -> bool {
-        self.transactions.is_empty() && self.handshakes.is_empty()
+        self.transactions.is_empty() && self.connections.is_empty()
     }
 
     /// Frees what the batch held and keeps its memory for the next use.
     pub(crate) fn clear(&mut self) {
         self.transactions.clear();
-        self.handshakes.clear();
+        self.connections.clear();
         self.heads.clear();
         self.head_ends.clear();
     }
@@ -116,7 +116,7 @@ impl Batch {
         self.era = era;
         self.watermark = watermark;
         sort(&mut self.transactions);
-        self.handshakes.sort_unstable_by_key(Handshake::order);
+        self.connections.sort_unstable_by(Connection::cmp_order);
         if let Some(writer) = writer {
             for tx in &self.transactions {
                 writer.push_head(tx, &mut self.heads);
@@ -161,8 +161,8 @@ fn sort(transactions: &mut [Transaction]) {
 #[derive(Debug, Default)]
 struct Lane {
     batches: VecDeque<Batch>,
-    /// Handshakes of all batches, each with its era.
-    handshakes: VecDeque<(u32, Handshake)>,
+    /// What is told of connections in all batches, each with its era.
+    connections: VecDeque<(u32, Connection)>,
     /// Next transaction in the first batch.
     next: usize,
     watermark: Mark,
@@ -186,8 +186,8 @@ impl Lane {
 
 /// What a merge hands out.
 pub(crate) enum Item<'a> {
-    /// A TLS handshake.
-    Handshake(Handshake),
+    /// Something told of a connection.
+    Connection(Connection),
     /// A transaction, with the head of its record.
     Transaction(&'a mut Transaction, &'a [u8]),
 }
@@ -196,8 +196,8 @@ pub(crate) enum Item<'a> {
 #[derive(Debug)]
 pub(crate) struct Merge {
     lanes: Vec<Lane>,
-    /// Handshakes that wait in all lanes.
-    handshakes: usize,
+    /// What is told of connections and waits in all lanes.
+    connections: usize,
     /// Transactions that arrived behind what was already handed out (live capture only: a late lane).
     pub(crate) late_total: u64,
     done: Mark,
@@ -210,7 +210,7 @@ impl Merge {
     pub(crate) fn new(lanes: usize) -> Self {
         Self {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
-            handshakes: 0,
+            connections: 0,
             late_total: 0,
             done: Mark::default(),
             spent: Vec::new(),
@@ -220,8 +220,8 @@ impl Merge {
     /// Takes a batch of lane `lane`.
     pub(crate) fn push(&mut self, lane: usize, mut batch: Batch) {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
-        self.handshakes += batch.handshakes.len();
-        lane.handshakes.extend(batch.handshakes.drain(..).map(|h| (batch.era, h)));
+        self.connections += batch.connections.len();
+        lane.connections.extend(batch.connections.drain(..).map(|c| (batch.era, c)));
         lane.watermark = lane.watermark.max(batch.watermark);
         let done = self.done;
         let late = |tx: &&Transaction| Mark { era: batch.era, time: tx.emitted } < done;
@@ -236,26 +236,29 @@ impl Merge {
         self.lanes.iter().map(|l| l.watermark).min().unwrap_or(Mark::END)
     }
 
-    /// Returns era, time and lane of the first handshake that waits.
-    fn first_handshake(&self) -> Option<(Mark, usize)> {
-        if self.handshakes == 0 {
+    /// Returns era, time and lane of the first thing told of a connection that waits.
+    fn first_connection(&self) -> Option<(Mark, usize)> {
+        if self.connections == 0 {
             return None;
         }
-        let fronts = self.lanes.iter().enumerate().filter_map(|(i, lane)| {
-            lane.handshakes.front().map(|(era, handshake)| (*era, handshake.order(), i))
-        });
-        fronts.min().map(|(era, order, i)| (Mark { era, time: order.0 }, i))
+        let fronts =
+            self.lanes.iter().enumerate().filter_map(|(i, lane)| {
+                lane.connections.front().map(|(era, connection)| (*era, connection, i))
+            });
+        let first = fronts
+            .min_by(|(era, a, i), (other, b, j)| era.cmp(other).then_with(|| a.cmp_order(b)).then(i.cmp(j)));
+        first.map(|(era, connection, i)| (Mark { era, time: connection.emitted() }, i))
     }
 
-    /// Hands out handshakes that lie before `until`, and not after `before` where that is given.
-    fn drain_handshakes(&mut self, until: Mark, before: Option<Mark>, take: &mut impl FnMut(Item<'_>)) {
-        while let Some((mark, i)) = self.first_handshake()
+    /// Hands out what is told of connections and lies before `until`, and not after `before` where that is given.
+    fn drain_connections(&mut self, until: Mark, before: Option<Mark>, take: &mut impl FnMut(Item<'_>)) {
+        while let Some((mark, i)) = self.first_connection()
             && mark < until
             && before.is_none_or(|before| mark <= before)
         {
-            if let Some((_, handshake)) = self.lanes[i].handshakes.pop_front() {
-                self.handshakes -= 1;
-                take(Item::Handshake(handshake));
+            if let Some((_, connection)) = self.lanes[i].connections.pop_front() {
+                self.connections -= 1;
+                take(Item::Connection(connection));
             }
         }
     }
@@ -272,8 +275,8 @@ impl Merge {
                 .filter_map(|(i, lane)| lane.peek().map(|(era, tx)| (era, tx.order(), i)))
                 .min();
             let first = first.map(|(era, order, i)| (Mark { era, time: order.0 }, i));
-            if self.handshakes > 0 {
-                self.drain_handshakes(until, first.map(|(mark, _)| mark), &mut take);
+            if self.connections > 0 {
+                self.drain_connections(until, first.map(|(mark, _)| mark), &mut take);
             }
             let Some((mark, i)) = first else { return };
             if mark >= until {
@@ -327,7 +330,12 @@ mod tests {
         merge.drain(until, |item| {
             got.push(match item {
                 Item::Transaction(tx, _) => (tx.emitted.as_nanos(), tx.flow.client().port),
-                Item::Handshake(h) => (h.emitted.as_nanos(), 10_000 + h.flow.client().port),
+                Item::Connection(Connection::Handshake(h)) => {
+                    (h.emitted.as_nanos(), 10_000 + h.flow.client().port)
+                }
+                Item::Connection(Connection::WebSocket(w)) => {
+                    (w.emitted.as_nanos(), 20_000 + w.flow.client().port)
+                }
             });
         });
         got

@@ -132,7 +132,7 @@ fn run_inline(
     }
     worker.collect(now, settled(now), &mut batch.transactions);
     worker.finish(&mut batch.transactions);
-    worker.take_handshakes(&mut batch.handshakes);
+    worker.take_connections(&mut batch.connections);
     batch.finish(era, Mark::END, writer.as_mut());
     merge.push(0, batch);
     judge.take(&mut merge, Mark::END)?;
@@ -147,7 +147,7 @@ fn run_inline(
 fn collect(worker: &mut Worker, now: Timestamp, era: u32, era_ends: bool, batch: &mut Batch) -> Mark {
     let until = if era_ends { Timestamp::MAX } else { settled(now) };
     worker.collect(now, until, &mut batch.transactions);
-    worker.take_handshakes(&mut batch.handshakes);
+    worker.take_connections(&mut batch.connections);
     if era_ends { Mark { era: era + 1, time: Timestamp::ZERO } } else { Mark { era, time: until } }
 }
 
@@ -367,7 +367,7 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
         let _ = lane.spare.try_send(segments);
         if last {
             worker.finish(&mut batch.transactions);
-            worker.take_handshakes(&mut batch.handshakes);
+            worker.take_connections(&mut batch.connections);
             mark = Mark::END;
         }
         if mark == sent && batch.is_empty() {

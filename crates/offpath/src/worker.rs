@@ -10,7 +10,7 @@ use offpath_protocol::{
 };
 use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
 use offpath_types::{
-    Chunk, Datagram, Direction, FlowInfo, Handshake, IdentityKey, Timestamp, Transaction, counters,
+    Chunk, Connection, Datagram, Direction, FlowInfo, IdentityKey, Timestamp, Transaction, counters,
 };
 
 use crate::merge::take_before;
@@ -78,8 +78,8 @@ pub(crate) struct Worker {
     sink: Sink,
     /// The QUIC stage of each shard.
     quic: Vec<Quic>,
-    /// TLS and QUIC handshakes that are due.
-    handshakes: Vec<Handshake>,
+    /// TLS and QUIC handshakes and ended WebSocket connections that are due.
+    connections: Vec<Connection>,
     /// What was emitted before this has been moved out.
     taken_until: Timestamp,
 }
@@ -122,7 +122,7 @@ impl Worker {
             seed,
             sink: Sink::new(protocol, key),
             quic: (0..count).map(|_| Quic::new(protocol.quic)).collect(),
-            handshakes: Vec::new(),
+            connections: Vec::new(),
             taken_until: Timestamp::ZERO,
         }
     }
@@ -182,24 +182,29 @@ impl Worker {
         self.quic.iter_mut().for_each(|quic| quic.advance(now));
         // Looking through what waits costs its length, so it is done once a tick, not once a turn.
         if until == Timestamp::MAX {
-            self.collect_handshakes(until);
+            self.collect_connections(until);
             out.append(&mut self.sink.out);
         } else if until > self.taken_until {
             self.taken_until = until;
-            self.collect_handshakes(until);
+            self.collect_connections(until);
             take_before(until, &mut self.sink.out, out);
         }
     }
 
-    /// Moves the TLS handshakes that [`Worker::collect`] and [`Worker::finish`] found to be due into `out`.
-    pub(crate) fn take_handshakes(&mut self, out: &mut Vec<Handshake>) {
-        out.append(&mut self.handshakes);
+    /// Moves what [`Worker::collect`] and [`Worker::finish`] found to be told of connections into `out`.
+    pub(crate) fn take_connections(&mut self, out: &mut Vec<Connection>) {
+        out.append(&mut self.connections);
     }
 
-    fn collect_handshakes(&mut self, until: Timestamp) {
-        let quic = self.quic.iter_mut().map(Quic::handshakes);
-        for found in quic.chain([self.sink.http.handshakes()]).filter(|found| !found.is_empty()) {
-            self.handshakes.extend(found.extract_if(.., |h| h.emitted < until || until == Timestamp::MAX));
+    fn collect_connections(&mut self, until: Timestamp) {
+        let is_due = |emitted| emitted < until || until == Timestamp::MAX;
+        for found in self.quic.iter_mut().map(Quic::handshakes).filter(|found| !found.is_empty()) {
+            let due = found.extract_if(.., |h| is_due(h.emitted)).map(Connection::Handshake);
+            self.connections.extend(due);
+        }
+        let found = self.sink.http.connections();
+        if !found.is_empty() {
+            self.connections.extend(found.extract_if(.., |c| is_due(c.emitted())));
         }
     }
 
@@ -211,7 +216,7 @@ impl Worker {
         }
         out.append(&mut self.sink.out);
         self.quic.iter_mut().for_each(Quic::finish);
-        self.collect_handshakes(Timestamp::MAX);
+        self.collect_connections(Timestamp::MAX);
     }
 
     /// Sums the counters of the shards.

@@ -121,6 +121,8 @@ offpath_types::counters! {
         long_polls_total,
         /// Flows that became WebSocket connections.
         flows_websocket_total,
+        /// WebSocket connections that ended and were handed on.
+        websockets_ended_total,
         /// WebSocket messages of clients.
         websocket_messages_to_server_total,
         /// WebSocket messages of servers.

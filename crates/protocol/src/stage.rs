@@ -27,7 +27,7 @@ mod undecided;
 use std::sync::Arc;
 
 use offpath_types::{
-    Anomalies, Anomaly, Chunk, Direction, FlowInfo, Handshake, Host, IdentityKey, Timestamp, TlsFacts,
+    Anomalies, Anomaly, Chunk, Connection, Direction, FlowInfo, Host, IdentityKey, Timestamp, TlsFacts,
     Transaction,
 };
 
@@ -63,8 +63,8 @@ pub struct Http {
     shard: usize,
     /// Of the other shards: bytes held and requests open.
     others: Vec<(usize, usize)>,
-    /// TLS handshakes that nobody has taken yet.
-    pub(crate) handshakes: Vec<Handshake>,
+    /// TLS handshakes and ended WebSocket connections that nobody has taken yet.
+    pub(crate) connections: Vec<Connection>,
     /// What TLS connections are decrypted with.
     pub(crate) decryption: Decryption,
 }
@@ -270,7 +270,7 @@ impl Http {
             anomalies: AnomalyCounts::default(),
             held_bytes: 0,
             open_requests: 0,
-            handshakes: Vec::new(),
+            connections: Vec::new(),
             decryption: Decryption::default(),
             shard: 0,
             others: Vec::new(),
@@ -388,7 +388,11 @@ impl Http {
                     self.pass(undecided.context.inside(), undecided.rest.len());
                     (Kind::Unknown, undecided.context.carried)
                 }
-                Layer::WebSocket(websocket) => (websocket.kind, Kind::Unknown),
+                Layer::WebSocket(websocket) => {
+                    self.counters.websockets_ended_total += 1;
+                    self.connections.push(Connection::WebSocket(Box::new(websocket.close(now))));
+                    (websocket.kind, Kind::Unknown)
+                }
                 Layer::Tls(tls) => {
                     tls.close(self, flow, now, out);
                     (Kind::Tls, tls.context.carried)
@@ -417,9 +421,10 @@ impl Http {
         &self.decryption.counters
     }
 
-    /// TLS handshakes found since they were last taken out; whoever calls [`Http::chunk`] takes them.
-    pub fn handshakes(&mut self) -> &mut Vec<Handshake> {
-        &mut self.handshakes
+    /// TLS handshakes found, and WebSocket connections ended, since they were last taken out; whoever calls
+    /// [`Http::chunk`] takes them.
+    pub fn connections(&mut self) -> &mut Vec<Connection> {
+        &mut self.connections
     }
 
     /// Returns the counts so far.
@@ -583,10 +588,12 @@ impl Http {
             }
             Next::Upgraded(Upgraded { to, tx, has_request, requests }) => {
                 let seen = if has_request { Seen::Both } else { Seen::Response };
+                let websocket = (to == Upgrade::WebSocket)
+                    .then(|| Box::new(WebSocket::new(requests, carried, &tx, context.emitted)));
                 self.emit(&mut context, flow, now, tx, seen, out);
-                if to == Upgrade::WebSocket {
+                if let Some(websocket) = websocket {
                     self.counters.flows_websocket_total += 1;
-                    return Layer::WebSocket(Box::new(WebSocket::new(requests, carried)));
+                    return Layer::WebSocket(websocket);
                 }
                 Layer::Opaque(Opaque { kind: carried, bypassed: true })
             }

@@ -3,17 +3,21 @@
 //! ```text
 //! ├ FIN RSV opcode ┼ MASK length ┼ 0, 2 or 8 bytes of length ┼ 0 or 4 of mask ┼ payload ┤
 //! ```
-//! In: chunks of both directions after a 101. Out: counters. The state is one frame's head per direction. A frame that
+//! In: chunks of both directions after a 101. Out: counters, and at the end one [`WebSocketEnd`]. The state is one frame's head per direction. A frame that
 //! breaks the framing, and bytes that the capture missed outside of a payload, end the counting of their direction;
 //! what breaks only a rule is counted and passed over.
 
-use offpath_types::{Chunk, Direction};
+use offpath_types::{Chunk, Direction, Timestamp, Transaction, WebSocketEnd, WebSocketSide};
 
 use crate::ProtocolCounters;
 use crate::stage::Kind;
 
 /// Longest head of a frame: 2, 8 of length, 4 of mask.
 const HEAD_BYTES_MAX: usize = 14;
+/// A [`Side::code_len`] that says that the code is not known.
+const CODE_LOST: u8 = u8::MAX;
+/// The code of a close frame that has none (RFC 6455 §7.4.1).
+const NO_STATUS: u16 = 1005;
 /// Longest payload of a control frame (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 
@@ -42,7 +46,9 @@ struct Side {
     open: bool,
     /// The code of a close frame, as far as it is there.
     code: [u8; 2],
+    /// How much of it; [`CODE_LOST`] where the capture missed it.
     code_len: u8,
+    told: WebSocketSide,
 }
 
 /// A frame's head, read.
@@ -91,25 +97,41 @@ impl Frame {
 }
 
 /// The state of one connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct WebSocket {
     sides: [Side; 2],
     /// Wire direction of what the client sends.
     requests: Direction,
     /// What the flow was recognised as before.
     pub(crate) kind: Kind,
+    /// What is told at the end, but for the sides.
+    end: WebSocketEnd,
 }
 
 impl WebSocket {
-    pub(crate) fn new(requests: Direction, kind: Kind) -> Self {
+    /// Begins; `opened_by` was answered with 101, and is to be emitted as number `index` of its flow.
+    pub(crate) fn new(requests: Direction, kind: Kind, opened_by: &Transaction, index: u32) -> Self {
         let side = Side {
             state: State::Head { len: 0 },
             head: [0; HEAD_BYTES_MAX],
             open: false,
             code: [0; 2],
             code_len: 0,
+            told: WebSocketSide::default(),
         };
-        Self { sides: [side; 2], requests, kind }
+        let end = WebSocketEnd {
+            flow: opened_by.flow,
+            flow_id: opened_by.flow_id,
+            index,
+            community_id: opened_by.community_id,
+            endpoint: opened_by.text.get(opened_by.endpoint).into(),
+            started: opened_by.ended,
+            ended: opened_by.ended,
+            emitted: opened_by.ended,
+            client: WebSocketSide::default(),
+            server: WebSocketSide::default(),
+        };
+        Self { sides: [side; 2], requests, kind, end }
     }
 
     /// Tells whether bytes of `dir` still matter.
@@ -122,10 +144,23 @@ impl WebSocket {
         let from_client = dir == self.requests;
         let side = &mut self.sides[dir.index()];
         match chunk {
-            Chunk::Data { bytes, .. } => side.data(bytes, from_client, counters),
+            Chunk::Data { bytes, seen, .. } => {
+                self.end.ended = self.end.ended.max(seen);
+                side.data(bytes, from_client, counters);
+            }
             Chunk::Gap { len, .. } => side.gap(len, from_client, counters),
             Chunk::End { .. } => {}
         }
+    }
+
+    /// Ends; returns what went over the connection.
+    pub(crate) fn close(&mut self, now: Timestamp) -> WebSocketEnd {
+        let told = |dir: Direction| {
+            let side = &self.sides[dir.index()];
+            WebSocketSide { lost: side.state == State::Lost, ..side.told }
+        };
+        let (client, server) = (told(self.requests), told(self.requests.flip()));
+        WebSocketEnd { client, server, emitted: now, ..self.end.clone() }
     }
 }
 
@@ -160,6 +195,7 @@ impl Side {
                 }
             };
             counters.bytes_websocket_total += used as u64;
+            self.told.bytes += used as u64;
             bytes = &bytes[used..];
         }
     }
@@ -177,7 +213,9 @@ impl Side {
             let goes_on = frame.opcode == CONTINUATION;
             let odd = goes_on != self.open || goes_on && frame.compressed;
             counters.websocket_frames_out_of_order_total += u64::from(odd);
-            counters.websocket_messages_compressed_total += u64::from(frame.compressed && !goes_on);
+            let compressed = u64::from(frame.compressed && !goes_on);
+            counters.websocket_messages_compressed_total += compressed;
+            self.told.compressed += compressed;
             self.open = true;
         }
         self.code_len = 0;
@@ -212,17 +250,25 @@ impl Side {
         match self.opcode() {
             CONTINUATION..=BINARY if self.head[0] & 0x80 != 0 => {
                 self.open = false;
+                self.told.messages += 1;
                 counters.websocket_messages_to_server_total += u64::from(from_client);
                 counters.websocket_messages_to_client_total += u64::from(!from_client);
             }
             CONTINUATION..=BINARY => {}
             opcode => {
                 counters.websocket_control_frames_total += 1;
+                self.told.control_frames += 1;
                 if opcode == CLOSE {
                     counters.websocket_closes_total += 1;
                     // 1000 normal, 1001 going away (§7.4.1); without a code nothing is wrong either.
                     let code = u16::from_be_bytes(self.code);
-                    let normal = self.code_len < 2 || matches!(code, 1000 | 1001);
+                    let normal = self.code_len != 2 || matches!(code, 1000 | 1001);
+                    let told = match self.code_len {
+                        2 => Some(code),
+                        CODE_LOST => None,
+                        _ => Some(NO_STATUS),
+                    };
+                    self.told.close = self.told.close.or(told);
                     counters.websocket_closes_abnormal_total += u64::from(!normal);
                 }
             }
@@ -235,9 +281,7 @@ impl Side {
             State::Payload { left } if left >= len => {
                 counters.gap_bytes_body_total += len;
                 if self.opcode() == CLOSE {
-                    // Its code is not known any more.
-                    self.code = 1000u16.to_be_bytes();
-                    self.code_len = 2;
+                    self.code_len = CODE_LOST;
                 }
                 self.passed(len, from_client, counters);
             }
@@ -250,6 +294,16 @@ impl Side {
     }
 }
 
+/// A connection that nothing went over yet; the client is who sends `ToServer`.
+fn fuzz_socket() -> WebSocket {
+    use offpath_types::{FlowInfo, FlowKey, Host, Peer, TunnelId};
+    let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
+    let (key, client_side) = FlowKey::new(peer(1, 40_000), peer(2, 80), TunnelId(0));
+    let opened = Timestamp::ZERO;
+    let flow = FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() };
+    WebSocket::new(Direction::ToServer, Kind::Http1, &Transaction::new(flow, 1, 0, opened), 0)
+}
+
 /// Fuzz body: frames cut at other places give the same counts, and every byte is counted once.
 ///
 /// Byte 0 chooses the direction and how to cut.
@@ -258,25 +312,27 @@ pub fn fuzz_websocket_frames(data: &[u8]) {
     let Some((first, bytes)) = data.split_first() else { return };
     let run = |piece: usize| {
         let dir = if first & 1 == 0 { Direction::ToServer } else { Direction::ToClient };
-        let (mut socket, mut counters) =
-            (WebSocket::new(Direction::ToServer, Kind::Http1), ProtocolCounters::default());
+        let (mut socket, mut counters) = (fuzz_socket(), ProtocolCounters::default());
         let mut offset = 0;
         for bytes in bytes.chunks(piece) {
-            let seen = offpath_types::Timestamp::ZERO;
+            let seen = Timestamp::ZERO;
             socket.chunk(dir, Chunk::Data { bytes, offset, peer_acked: None, seen }, &mut counters);
             offset += bytes.len() as u64;
         }
         let counted = counters.bytes_websocket_total + counters.skipped_bytes_bypassed_total;
         assert_eq!(counted, bytes.len() as u64);
-        counters
+        let end = socket.close(Timestamp::ZERO);
+        let messages =
+            [counters.websocket_messages_to_server_total, counters.websocket_messages_to_client_total];
+        assert_eq!([end.client.messages, end.server.messages], messages);
+        assert_eq!(end.client.bytes + end.server.bytes, counters.bytes_websocket_total);
+        (counters, end)
     };
     assert_eq!(run(usize::MAX), run(usize::from(first >> 1) % 17 + 1));
 }
 
 #[cfg(test)]
 mod tests {
-    use offpath_types::Timestamp;
-
     use super::*;
 
     fn frame(first: u8, mask: bool, payload: &[u8]) -> Vec<u8> {
@@ -310,8 +366,7 @@ mod tests {
     }
 
     fn run_cut(dir: Direction, bytes: &[u8], piece: usize) -> ProtocolCounters {
-        let (mut socket, mut c) =
-            (WebSocket::new(Direction::ToServer, Kind::Http1), ProtocolCounters::default());
+        let (mut socket, mut c) = (fuzz_socket(), ProtocolCounters::default());
         for bytes in bytes.chunks(piece) {
             socket.chunk(
                 dir,
@@ -373,8 +428,7 @@ mod tests {
 
     #[test]
     fn gaps() {
-        let (mut socket, mut c) =
-            (WebSocket::new(Direction::ToServer, Kind::Http1), ProtocolCounters::default());
+        let (mut socket, mut c) = (fuzz_socket(), ProtocolCounters::default());
         let dir = Direction::ToServer;
         let data = |bytes| Chunk::Data { bytes, offset: 0, peer_acked: None, seen: Timestamp::ZERO };
         let gap = |len| Chunk::Gap { len, offset: 0, seen: Timestamp::ZERO };

@@ -193,11 +193,16 @@ requests() {
   clear -z "now" "$url/1000?unmodified"
   clear --compressed "$url/gzip?a"
   [ "$1" = 8004 ] || clear -H "@$work/long" "$url/100?long" # HAProxy's head must fit its buffer of 16 KB
-  for size in 0 1 16384 100000 1000000; do
-    [ "$1$size" != 8004100000 ] && [ "$1$size" != 80041000000 ] || continue # HAProxy, again: now and then a reset
+  for size in 0 1 16384; do
     head -c $size /dev/zero > "$work/upload"
     clear --data-binary "@$work/upload" "$url/sink?$size-post"
     clear -T "$work/upload" "$url/sink?$size-put"
+  done
+  # Not by curl 7.88: now and then it sends a window's worth twice, and is answered with 400 or a reset.
+  for size in 100000 1000000; do
+    head -c $size /dev/zero > "$work/upload"
+    nghttp -n -d "$work/upload" "$url/sink?$size-post"
+    nghttp -n -H ':method: PUT' -d "$work/upload" "$url/sink?$size-put"
   done
   clear -X OPTIONS "$url/100?options"
   clear "$url/1000000?big"

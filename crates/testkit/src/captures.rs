@@ -75,7 +75,7 @@ pub fn make_all(root: &Path) -> io::Result<Vec<Made>> {
 const INDEX_HEAD: &str = "# Golden captures
 
 One folder per behaviour: the capture, what is expected of it (`transactions.jsonl`, `decisions.jsonl`,
-`counters.json`, of TLS also `connections.jsonl`), and `config.toml` where the defaults do not do. All of it is synthetic: addresses are
+`counters.json`, of TLS and WebSocket also `connections.jsonl`), and `config.toml` where the defaults do not do. All of it is synthetic: addresses are
 those for documentation, benchmarks and private use, and nothing was recorded from people. It has the
 licence of the project. `offpath-testkit captures` makes every input but those that were recorded, and this
 page, anew, byte for byte.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod connection;
 mod counters;
 mod decision;
 mod entity;
@@ -20,6 +21,7 @@ mod transaction;
 mod verdict;
 
 pub use chunk::{Chunk, EndReason};
+pub use connection::{Connection, WebSocketEnd, WebSocketSide};
 pub use decision::{Action, Decision, MatchValue, Reason};
 pub use entity::{EntityKey, EntityKind, IdentityHash, IdentityKey};
 pub use envelope::{Envelope, TunnelKind};

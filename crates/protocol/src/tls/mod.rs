@@ -20,7 +20,8 @@ mod schedule;
 use std::sync::Arc;
 
 use offpath_types::{
-    Chunk, Direction, FlowInfo, Handshake, HandshakeStage, Timestamp, TlsFacts, Transaction, Transport,
+    Chunk, Connection, Direction, FlowInfo, Handshake, HandshakeStage, Timestamp, TlsFacts, Transaction,
+    Transport,
 };
 
 pub use self::decrypt::DecryptCounters;
@@ -260,7 +261,7 @@ impl Tls {
         let names = self.context.names(flow);
         let [a, b] = &self.halves;
         let started = self.halves[client.index()].started.or(a.started).or(b.started);
-        http.handshakes.push(Handshake {
+        http.connections.push(Connection::Handshake(Handshake {
             flow: FlowInfo { client_side, ..*flow },
             flow_id: names.flow_id,
             index: u32::from(self.context.depth),
@@ -272,7 +273,7 @@ impl Tls {
             stage,
             facts: Arc::clone(&self.facts),
             complete: self.client_seen && self.server_seen,
-        });
+        }));
     }
 }
 
@@ -291,6 +292,14 @@ pub(crate) fn take_server(facts: &mut TlsFacts, hello: &ServerHello<'_>) {
     facts.version = Some(hello.version());
     facts.cipher = Some(hello.cipher);
     facts.next_protocol = hello.alpn().map(Box::from);
+}
+
+/// Takes the handshakes out.
+fn fuzz_handshakes(http: &mut Http) -> Vec<Handshake> {
+    let found = std::mem::take(http.connections()).into_iter();
+    found
+        .filter_map(|c| if let Connection::Handshake(handshake) = c { Some(handshake) } else { None })
+        .collect()
 }
 
 /// Fuzz body: the hellos of a flow are the same whoever cuts it, and the books balance.
@@ -335,7 +344,7 @@ fn fuzz_run(mut records: &[u8], midstream: bool, piece: usize) -> Vec<Handshake>
     let c = *http.counters();
     assert_eq!(http.held_bytes(), 0);
     assert!(c.tls_handshakes_total <= c.tls_client_hellos_total + c.tls_server_hellos_total);
-    let handshakes = std::mem::take(http.handshakes());
+    let handshakes = fuzz_handshakes(&mut http);
     let done = handshakes.iter().filter(|h| h.stage == HandshakeStage::Done).count();
     assert_eq!(done as u64, c.tls_handshakes_total);
     handshakes

@@ -54,7 +54,7 @@ fn run(midstream: bool, events: &[(Direction, What)]) -> Outcome {
         c.bytes_in_total,
         c.bytes_head_total + c.bytes_body_total + c.bytes_framing_total + c.bytes_tls_total + skipped
     );
-    Outcome { handshakes: std::mem::take(http.handshakes()), wants, counters: c, transactions: out.len() }
+    Outcome { handshakes: fuzz_handshakes(&mut http), wants, counters: c, transactions: out.len() }
 }
 
 fn bytes(dir: Direction, bytes: &[u8]) -> (Direction, What) {
