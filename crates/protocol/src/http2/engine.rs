@@ -17,6 +17,10 @@ use crate::stage::Http;
 /// SETTINGS frames that are looked at; there are nine settings.
 const SETTINGS_BYTES_MAX: u32 = 6 << 10;
 
+/// Bytes that a search takes at a time. What is found is read again from there, and may be lost again a few bytes on:
+/// so this bounds what is copied for that, and how deep it nests.
+const FIND_BYTES: usize = 512;
+
 /// One call's view: the worker's stage, one flow's session, and where transactions go.
 pub(super) struct Engine<'a> {
     pub(super) http: &'a mut Http,
@@ -179,8 +183,9 @@ impl Engine<'_> {
                 n
             }
             State::Find { .. } => {
-                self.find(dir, bytes, seen, false);
-                bytes.len()
+                let n = bytes.len().min(FIND_BYTES);
+                self.find(dir, &bytes[..n], seen, false);
+                n
             }
             State::Dead => {
                 self.http.pass(self.s.context.inside(), bytes.len());
@@ -215,7 +220,7 @@ impl Engine<'_> {
             half.trial -= 1;
             if !frame.is_plausible() {
                 let at = half.next + HEADER_BYTES as u64;
-                return self.lose(dir, at);
+                return self.lose(dir, FrameFinder::known_anywhere(at), at);
             }
         }
         if !self.s.is_http2 {
@@ -507,8 +512,8 @@ impl Engine<'_> {
         self.half(dir).next = after;
     }
 
-    /// The place in the stream is lost; what comes next is at offset `at`.
-    fn lose(&mut self, dir: Direction, at: u64) {
+    /// The place in the stream is lost; what comes next, at offset `at`, is for `finder` to search.
+    fn lose(&mut self, dir: Direction, finder: Box<FrameFinder>, at: u64) {
         let half = &mut self.s.halves[dir.index()];
         let dropped = half.drop_uncounted() as u64;
         if matches!(half.state, State::Find { .. }) {
@@ -520,7 +525,7 @@ impl Engine<'_> {
         half.decoder.lose();
         half.lossy = true;
         half.trial = 0;
-        half.state = State::find(FrameFinder::known(at), at);
+        half.state = State::find(finder, at);
         // SETTINGS may be among what was lost.
         self.half(dir.flip()).decoder.allow(u32::MAX);
         self.print_lost(dir);
@@ -556,7 +561,7 @@ impl Engine<'_> {
             let (next, dead) = (half.next, matches!(half.state, State::Dead));
             self.http.counters.skipped_bytes_held_full_total += dropped as u64;
             if dropped > 0 && !dead {
-                self.lose(dir, next);
+                self.lose(dir, FrameFinder::known(next), next);
             } else {
                 self.half(dir).decoder.lose();
             }
@@ -585,7 +590,7 @@ impl Engine<'_> {
                         // Its end is among what is missing, and certain.
                         self.message_end(dir, stream, Timestamp::ZERO, true);
                     }
-                    return self.lose(dir, after);
+                    return self.lose(dir, FrameFinder::known(after), after);
                 }
                 let left = left - inside as u32;
                 if left > 0 {
@@ -622,7 +627,7 @@ impl Engine<'_> {
             }
             _ => {
                 counters.gap_bytes_lost_total += len;
-                self.lose(dir, after);
+                self.lose(dir, FrameFinder::known(after), after);
             }
         }
     }
