@@ -12,7 +12,7 @@ use offpath_testkit::{Conversation, Link, Packet};
 use offpath_types::{Direction, Timestamp};
 use serde_json::Value;
 
-use crate::support::{Bench, assert_balanced};
+use crate::support::{Bench, assert_balanced, root};
 
 const SCRIPT: &str = ">>>
 GET /catalogue HTTP/1.1
@@ -295,4 +295,23 @@ fn files_of_a_ring_are_followed_over_the_names_that_come_and_go() {
     stop(&child);
     assert!(child.wait_with_output().unwrap().status.success());
     assert_eq!(lines(&bench, "tx.jsonl"), 40);
+}
+
+#[test]
+fn secrets_in_a_stream_decrypt_what_follows_them() {
+    let bench = Bench::new();
+    let file = root().join("captures/tls13-decrypted-pcapng/input.pcapng");
+    let want = bench.replay(&[&file], &[]).transactions;
+    assert!(!want.is_empty());
+    let bytes = fs::read(&file).unwrap();
+    for workers in ["1", "2"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = format!("tcp://{}", listener.local_addr().unwrap());
+        let bytes = bytes.clone();
+        let server = thread::spawn(move || listener.accept().unwrap().0.write_all(&bytes).unwrap());
+        let got = bench.replay(&[name.as_ref()], &["--workers", workers]);
+        server.join().unwrap();
+        assert_eq!(got.transactions, want, "{workers} workers");
+        assert!(got.stats["keylog"]["lines_used_total"].as_u64() > Some(0));
+    }
 }

@@ -142,17 +142,6 @@ impl FileSource {
         &self.books.problems
     }
 
-    /// Returns the decryption secrets that stand before the next frame and were not returned yet.
-    ///
-    /// # Errors
-    /// As [`PacketSource::next_frame`], which need not be asked again then.
-    #[inline]
-    pub fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
-        self.select()?;
-        let from = std::mem::replace(&mut self.secrets_returned, self.books.secrets.len());
-        Ok(&self.books.secrets[from..])
-    }
-
     /// Returns the decryption secrets found so far in pcapng files, at most 4 MiB.
     pub fn secrets(&self) -> &[Secrets] {
         &self.books.secrets
@@ -324,6 +313,13 @@ impl PacketSource for FileSource {
 
     fn counters(&self) -> CaptureCounters {
         self.books.counters
+    }
+
+    #[inline]
+    fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        self.select()?;
+        let from = std::mem::replace(&mut self.secrets_returned, self.books.secrets.len());
+        Ok(&self.books.secrets[from..])
     }
 }
 

@@ -138,19 +138,6 @@ impl StreamSource {
         &self.books.problems
     }
 
-    /// Returns the decryption secrets that stand before the next frame and were not returned yet.
-    ///
-    /// # Errors
-    /// As [`PacketSource::next_frame`], which need not be asked again then.
-    pub fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
-        if self.found.is_none() {
-            self.found = Some(self.step());
-        }
-        // Only what was not handed out counts against the bound on what is kept.
-        self.secrets = std::mem::take(&mut self.books.secrets);
-        Ok(&self.secrets)
-    }
-
     fn stopping(&self) -> bool {
         self.options.stop.load(Ordering::Relaxed)
     }
@@ -370,6 +357,15 @@ impl PacketSource for StreamSource {
     fn counters(&self) -> CaptureCounters {
         let grown = if let Origin::Files(files) = &self.origin { files.grown_late() } else { 0 };
         CaptureCounters { files_grown_late_total: grown, ..self.books.counters }
+    }
+
+    fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        if self.found.is_none() {
+            self.found = Some(self.step());
+        }
+        // Only what was not handed out counts against the bound on what is kept.
+        self.secrets = std::mem::take(&mut self.books.secrets);
+        Ok(&self.secrets)
     }
 
     /// Closes the books where everything ends.

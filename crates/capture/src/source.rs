@@ -2,7 +2,7 @@
 
 use offpath_types::{Frame, Timestamp};
 
-use crate::SourceError;
+use crate::{Secrets, SourceError};
 
 /// What a source has to say when asked for the next frame.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,16 @@ pub trait PacketSource {
     /// Returns what has been counted so far.
     fn counters(&self) -> CaptureCounters;
 
+    /// Returns the decryption secrets that stand before the next frame and were not returned yet. Only captures in
+    /// pcapng have any.
+    ///
+    /// # Errors
+    /// As [`PacketSource::next_frame`], which need not be asked again then.
+    #[inline]
+    fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        Ok(&[])
+    }
+
     /// Fetches counts that are kept elsewhere (the kernel's), where there are any; otherwise they may lag.
     fn refresh(&mut self) {}
 }
@@ -43,6 +53,10 @@ impl<S: PacketSource + ?Sized> PacketSource for &mut S {
 
     fn counters(&self) -> CaptureCounters {
         (**self).counters()
+    }
+
+    fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        (**self).fresh_secrets()
     }
 
     fn refresh(&mut self) {
@@ -57,6 +71,10 @@ impl<S: PacketSource + ?Sized> PacketSource for Box<S> {
 
     fn counters(&self) -> CaptureCounters {
         (**self).counters()
+    }
+
+    fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        (**self).fresh_secrets()
     }
 
     fn refresh(&mut self) {

@@ -214,15 +214,6 @@ impl Input {
         }
     }
 
-    /// Returns the secrets that stand before the next frame and were not returned yet.
-    #[inline]
-    pub(crate) fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
-        match self {
-            Self::Files(source) => source.fresh_secrets(),
-            Self::Stream(source) => source.fresh_secrets(),
-        }
-    }
-
     /// Returns the damage found, a line each.
     pub(crate) fn problems(&self) -> Vec<String> {
         let problems = match self {
@@ -246,6 +237,14 @@ impl PacketSource for Input {
         match self {
             Self::Files(source) => source.counters(),
             Self::Stream(source) => source.counters(),
+        }
+    }
+
+    #[inline]
+    fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
+        match self {
+            Self::Files(source) => source.fresh_secrets(),
+            Self::Stream(source) => source.fresh_secrets(),
         }
     }
 }
