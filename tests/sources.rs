@@ -315,3 +315,31 @@ fn secrets_in_a_stream_decrypt_what_follows_them() {
         assert!(got.stats["keylog"]["lines_used_total"].as_u64() > Some(0));
     }
 }
+
+#[test]
+fn a_followed_file_that_grows_after_it_was_left_is_told() {
+    let bench = Bench::new();
+    let (older, newer) =
+        (capture_in_two(5), write_pcap(Vec::new(), Link::Ethernet, &connection_at(1_767_609_999, 3000)));
+    let path = bench.write("older.pcap", &older);
+    let child = bench
+        .command()
+        .args(["replay", "--follow", "--transactions"])
+        .arg(bench.path("tx.jsonl"))
+        .arg(bench.path("*.pcap"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for_lines(&bench, "tx.jsonl", 10);
+    bench.write("newer.pcap", newer.unwrap());
+    wait_for_lines(&bench, "tx.jsonl", 12);
+    let more = connection_at(1_767_608_888, 4000);
+    let more = write_pcap(Vec::new(), Link::Ethernet, &more).unwrap();
+    fs::OpenOptions::new().append(true).open(path).unwrap().write_all(&more[24..]).unwrap();
+    stop(&child);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(report.contains("1 grew after they were left"), "{report}");
+    assert_eq!(lines(&bench, "tx.jsonl"), 14);
+}

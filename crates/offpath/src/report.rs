@@ -287,6 +287,13 @@ impl Findings {
                 ledger.capture.kernel_dropped, ledger.capture.interface_dropped
             )?;
         }
+        let grown = ledger.capture.files_grown_late_total;
+        if grown > 0 {
+            writeln!(
+                out,
+                "Files: {grown} grew after they were left for a newer one; what was added to them was not read"
+            )?;
+        }
         let back = ledger.capture.time_backwards_total;
         if back > 0 {
             writeln!(
