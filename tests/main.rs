@@ -7,6 +7,7 @@ mod docs;
 mod fuzz;
 mod golden;
 mod inventory;
+mod keylog;
 mod overload;
 mod replay;
 mod sources;

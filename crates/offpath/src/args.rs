@@ -91,8 +91,10 @@ pub(crate) struct ReplayArgs {
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) workers: Option<u8>,
     /// TLS key log (the format of SSLKEYLOGFILE): TLS 1.2 and 1.3 connections of which it has secrets are decrypted.
+    /// Repeat for several. With --follow it is read on as it grows, and `unix:///run/keys.sock` is a socket made for
+    /// programs to stream their lines to.
     #[arg(long, value_name = "FILE")]
-    pub(crate) keylog: Option<PathBuf>,
+    pub(crate) keylog: Vec<PathBuf>,
     /// Go on as the files grow and new ones come, until SIGINT or SIGTERM; a server `tcp://HOST:PORT` is connected to
     /// again.
     #[arg(long)]
@@ -115,6 +117,11 @@ pub(crate) struct AttachArgs {
     /// Read from a pcap-over-IP server: `tcp://HOST:PORT`; repeat for several.
     #[arg(long, value_name = "URL")]
     pub(crate) pcap_over_ip: Vec<String>,
+    /// TLS key log (the format of SSLKEYLOGFILE), read on as it grows, or `unix:///run/offpath/keys.sock`: a socket
+    /// made for programs to stream their lines to. TLS 1.2 and 1.3 connections whose secrets come in time are
+    /// decrypted. Repeat for several.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keylog: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Workers per interface or listener; they share its traffic, both directions of a flow together.

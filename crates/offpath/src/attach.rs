@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use offpath_capture::{Polled, PrivilegeError, SourceError, drop_privileges};
 use offpath_packet::{Decoder, Outcome};
+use offpath_protocol::KeyStore;
 use offpath_types::{Connection, HandshakeStage, Timestamp};
 
 use crate::args::{AttachArgs, Format};
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::exchange::{Exchange, exchange};
 use crate::exit::{Failure, stop_on_signal};
 use crate::judge::{Judge, wall_now};
+use crate::keys::{Feed, Lines, Logs, last_lines};
 use crate::ledger::Ledger;
 use crate::merge::{Batch, Mark, Merge};
 use crate::output::StatsFile;
@@ -49,16 +51,19 @@ struct Shared {
     dropped_websockets: AtomicU64,
     /// What each lane publishes about itself about once a second, and at its end.
     ledgers: Mutex<Vec<Ledger>>,
+    /// What reads key logs.
+    feed: Mutex<Option<Feed>>,
 }
 
 impl Shared {
-    fn new(stop: Arc<AtomicBool>, lanes: usize) -> Self {
+    fn new(stop: Arc<AtomicBool>, lanes: usize, feed: Option<Feed>) -> Self {
         Self {
             stop,
             dropped: AtomicU64::new(0),
             dropped_handshakes: AtomicU64::new(0),
             dropped_websockets: AtomicU64::new(0),
             ledgers: Mutex::new(vec![Ledger::default(); lanes]),
+            feed: Mutex::new(feed),
         }
     }
 
@@ -76,6 +81,9 @@ impl Shared {
         for lane in self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             sum.merge_lane(lane);
         }
+        if let Some(feed) = self.feed.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            (sum.keys, sum.live_keys) = feed.counters();
+        }
         sum
     }
 }
@@ -91,6 +99,7 @@ pub(crate) fn run(
 ) -> Result<(Ledger, Option<Failure>), Failure> {
     let stop = stop_on_signal()?;
     let sources = open_live(args, config, &stop)?;
+    let logs = Logs::open(&config.decryption.keylog, args.output.quiet)?;
     let user = args.user.as_deref().unwrap_or(&config.capture.user);
     if !user.is_empty() {
         let dropped = match drop_privileges(Some(user)) {
@@ -106,7 +115,8 @@ pub(crate) fn run(
         })?;
     }
     let lanes = sources.groups.iter().map(Vec::len).sum();
-    let shared = Arc::new(Shared::new(stop, lanes));
+    let (feed, keys) = logs.start(lanes, Arc::clone(&stop))?;
+    let shared = Arc::new(Shared::new(stop, lanes, Some(feed)));
     if !args.output.quiet {
         eprintln!("offpath: attached to {} with {lanes} workers; stop with Ctrl-C", sources.names.join(", "));
     }
@@ -118,15 +128,15 @@ pub(crate) fn run(
     };
     let (sender, receiver) = bounded::<(usize, Batch)>(QUEUE_BATCHES * lanes);
     let mut joins = Vec::new();
-    for (lane, (source, exchange)) in
-        sources.groups.into_iter().flatten().zip(exchanges.into_iter().flatten()).enumerate()
-    {
+    let pipes = sources.groups.into_iter().flatten().zip(exchanges.into_iter().flatten()).zip(keys);
+    for (lane, ((source, exchange), keys)) in pipes.enumerate() {
         let (shared, sender, format) = (Arc::clone(&shared), sender.clone(), args.output.format);
         let decoder = Decoder::new(config.decoder_limits(judge.key()));
-        let worker = config.worker_of_lane(lanes, judge.key());
+        let mut worker = config.worker_of_lane(lanes, judge.key());
+        worker.set_keys(KeyStore::new(config.live_key_limits()));
         let records = judge.records_wanted();
         let body = move || {
-            let pipe = Pipe { source, decoder, exchange, worker };
+            let pipe = Pipe { source, decoder, exchange, worker, keys };
             capture_loop(lane, pipe, &sender, &shared, records.then_some(format))
         };
         joins.push(
@@ -181,6 +191,10 @@ pub(crate) fn run(
             Err(_) => failure = Some(Failure::ours(anyhow::anyhow!("a capture thread panicked"))),
         }
     }
+    shared.stop.store(true, Ordering::Relaxed);
+    if let Some(feed) = shared.feed.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        feed.finish()?;
+    }
     judge.count_dropped(
         shared.dropped.load(Ordering::Relaxed),
         shared.dropped_handshakes.load(Ordering::Relaxed),
@@ -200,6 +214,8 @@ struct Pipe {
     decoder: Decoder,
     exchange: Exchange,
     worker: Worker,
+    /// Lines of key logs.
+    keys: Receiver<Lines>,
 }
 
 fn capture_loop(
@@ -209,7 +225,7 @@ fn capture_loop(
     shared: &Shared,
     format: Option<Format>,
 ) -> Result<(), SourceError> {
-    let Pipe { mut source, mut decoder, mut exchange, mut worker } = pipe;
+    let Pipe { mut source, mut decoder, mut exchange, mut worker, keys } = pipe;
     let mut writer = format.map(RecordWriter::new);
     let (mut frames, mut flushed, mut published) = (0u32, Timestamp::ZERO, Timestamp::ZERO);
     let mut stopping: Option<Timestamp> = None;
@@ -242,6 +258,7 @@ fn capture_loop(
         if idle || frames >= FLUSH_FRAMES || now.nanos_since(flushed) >= FLUSH_NANOS {
             (frames, flushed) = (0, now);
             let settled = exchange.turn(now, &mut worker);
+            keys.try_iter().for_each(|lines| worker.add_keys(&lines, settled));
             hand_on(lane, settled, &mut worker, sender, shared, writer.as_mut());
         }
         if now.nanos_since(published) >= 1_000_000_000 {
@@ -258,6 +275,9 @@ fn capture_loop(
         }
     }
     exchange.finish(&mut worker);
+    if shared.stop.load(Ordering::Relaxed) {
+        last_lines(&keys).for_each(|lines| worker.add_keys(&lines, flushed));
+    }
     let mut finished = Vec::new();
     worker.collect(flushed, Timestamp::MAX, &mut finished);
     worker.finish(&mut finished);
@@ -412,7 +432,7 @@ mod tests {
         let output = crate::args::OutputArgs::default();
         let mut judge = Judge::new(&output, &config, key.clone(), None, true).unwrap();
         let mut worker = config.worker_of_lane(1, &key);
-        let shared = Shared::new(Arc::default(), 1);
+        let shared = Shared::new(Arc::default(), 1, None);
         let mut ledger = Ledger::default();
         let (sender, receiver) = bounded(1);
         // Nobody receives: the first batch fills the queue, the two after it are dropped.
@@ -448,7 +468,7 @@ mod tests {
         let mut judge =
             Judge::new(&output, &Config::default(), IdentityKey::new([7; 32]), None, true).unwrap();
         let mut stats = Some(StatsFile::open(&full).unwrap());
-        let shared = Shared::new(Arc::default(), 1);
+        let shared = Shared::new(Arc::default(), 1, None);
         let mut now = Timestamp::from_parts(1000, 0);
         let mut housekeeping = Housekeeping::new(now);
         let mut ledger = Ledger::default();

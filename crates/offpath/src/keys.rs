@@ -1,15 +1,23 @@
-//! TLS secrets from outside: a key log file, and what pcapng files hold.
+//! TLS secrets from outside: key logs, read whole or as they grow, and what pcapng files hold.
+
+mod feed;
+mod log_file;
+mod socket;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use crossbeam_channel::Receiver;
 use offpath_capture::Secrets;
 use offpath_protocol::{KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore};
+use offpath_types::Timestamp;
 use zeroize::Zeroizing;
 
+pub(crate) use self::feed::{Feed, Lines, LiveCounters, Logs, last_lines};
 use crate::exit::Failure;
 
 /// Kind of a secrets block that holds a key log (pcapng, `secrets_type`).
@@ -21,44 +29,85 @@ const PIECE_BYTES: usize = 64 * 1024;
 #[derive(Default)]
 pub(crate) struct Keys {
     file: Option<Arc<KeyStore>>,
-    /// What key logs held.
-    pub(crate) counters: KeyLogCounters,
+    /// Of workers' own stores.
+    limits: KeyLimits,
+    live: Option<Live>,
+    /// What key logs held that were read whole.
+    counters: KeyLogCounters,
+}
+
+/// Key logs of a replay that grow.
+struct Live {
+    feed: Feed,
+    lines: Receiver<Lines>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Keys {
-    /// Reads a whole key log, if there is one.
-    pub(crate) fn load(path: Option<&Path>) -> Result<Self, Failure> {
-        let Some(path) = path else { return Ok(Self::default()) };
-        let mut parser = KeyLogParser::default();
+    /// Reads whole key logs.
+    pub(crate) fn load(paths: &[PathBuf]) -> Result<Self, Failure> {
+        if paths.is_empty() {
+            return Ok(Self::default());
+        }
         let mut store = KeyStore::new(KeyLimits::default());
-        let mut lines = Vec::new();
-        let mut read = || -> std::io::Result<()> {
-            let mut file = File::open(path)?;
-            let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
-            loop {
-                let count = file.read(&mut piece)?;
-                if count == 0 {
-                    parser.finish(&mut lines);
-                } else {
-                    parser.push(&piece[..count], &mut lines);
-                }
-                lines.drain(..).for_each(|line| store.add(&line));
-                if count == 0 {
-                    return Ok(());
-                }
+        let mut counters = KeyLogCounters::default();
+        for path in paths {
+            if feed::socket_path(path).is_some() {
+                let name = path.display();
+                return Err(Failure::usage(anyhow::anyhow!(
+                    "{name}: a socket is for attach, or for --follow"
+                )));
             }
-        };
-        read()
-            .with_context(|| format!("cannot read the key log {}", path.display()))
-            .map_err(Failure::input)?;
-        let mut counters = *parser.counters();
+            let read = read_whole(path, &mut store)
+                .with_context(|| format!("cannot read the key log {}", path.display()))
+                .map_err(Failure::input)?;
+            counters.merge(&read);
+        }
         counters.connections_evicted_total = store.evicted();
-        Ok(Self { file: Some(Arc::new(store)), counters })
+        Ok(Self { file: Some(Arc::new(store)), counters, ..Self::default() })
+    }
+
+    /// Reads what key logs hold now, and goes on as they grow.
+    pub(crate) fn follow(paths: &[PathBuf], limits: KeyLimits, quiet: bool) -> Result<Self, Failure> {
+        let mut logs = Logs::open(paths, quiet)?;
+        let mut store = KeyStore::new(KeyLimits::default());
+        logs.read_now(|line| store.add(line, Timestamp::ZERO));
+        let counters =
+            KeyLogCounters { connections_evicted_total: store.evicted(), ..KeyLogCounters::default() };
+        let stop = Arc::new(AtomicBool::new(false));
+        let (feed, mut lines) = logs.start(1, Arc::clone(&stop))?;
+        let live = lines.pop().map(|lines| Live { feed, lines, stop });
+        Ok(Self { file: Some(Arc::new(store)), limits, live, counters })
+    }
+
+    /// Returns lines that have come since; none of what was read whole.
+    pub(crate) fn fresh(&self) -> Option<Lines> {
+        self.live.as_ref()?.lines.try_recv().ok()
+    }
+
+    /// Stops reading, and returns the last lines.
+    pub(crate) fn last(&mut self) -> Vec<Lines> {
+        let Some(live) = &self.live else { return Vec::new() };
+        live.stop.store(true, Ordering::Relaxed);
+        last_lines(&live.lines).collect()
+    }
+
+    /// Returns what was counted, once nothing more is read.
+    pub(crate) fn finish(&mut self) -> Result<(KeyLogCounters, LiveCounters), Failure> {
+        let mut counters = self.counters;
+        let mut counted = LiveCounters::default();
+        if let Some(live) = &mut self.live {
+            live.stop.store(true, Ordering::Relaxed);
+            let (lines, live) = live.feed.finish()?;
+            counters.merge(&lines);
+            counted = live;
+        }
+        Ok((counters, counted))
     }
 
     /// Returns the store of one worker.
     pub(crate) fn store(&self) -> KeyStore {
-        let limits = KeyLimits::default();
+        let limits = self.limits.clone();
         match &self.file {
             Some(file) => KeyStore::over(Arc::clone(file), limits),
             None => KeyStore::new(limits),
@@ -78,6 +127,25 @@ impl Keys {
     }
 }
 
+/// Reads a key log into `store`; returns its counts.
+fn read_whole(path: &Path, store: &mut KeyStore) -> std::io::Result<KeyLogCounters> {
+    let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+    let mut file = File::open(path)?;
+    let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            parser.finish(&mut lines);
+        } else {
+            parser.push(&piece[..count], &mut lines);
+        }
+        lines.drain(..).for_each(|line| store.add(&line, Timestamp::ZERO));
+        if count == 0 {
+            return Ok(*parser.counters());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,13 +156,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("# comment\n{line}\nnonsense\n{}", line.replace("01", "02")))
             .unwrap();
-        let mut keys = Keys::load(Some(file.path())).unwrap();
+        let mut keys = Keys::load(&[file.path().into()]).unwrap();
         assert_eq!((keys.counters.lines_used_total, keys.counters.lines_invalid_total), (2, 1));
         assert_eq!(keys.store().len(), 2);
         let block = |kind| Secrets { kind, data: line.replace("01", "03").into_bytes() };
         assert_eq!(keys.read(&[block(KEY_LOG), block(1)]).len(), 1, "of the kind that is a key log");
         assert_eq!(keys.counters.lines_used_total, 3);
-        assert!(Keys::load(Some(Path::new("/nonexistent"))).is_err());
-        assert!(Keys::load(None).unwrap().store().is_empty());
+        assert!(Keys::load(&["/nonexistent".into()]).is_err());
+        assert!(Keys::load(&["unix:///run/keys".into()]).is_err(), "a socket is read by nobody");
+        assert!(Keys::load(&[]).unwrap().store().is_empty());
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::exchange::HandoverCounters;
 use crate::inventory::InventoryCounters;
 use crate::join::JoinCounters;
+use crate::keys::LiveCounters;
 use crate::worker::{ShardCounters, Worker};
 
 counters! {
@@ -54,6 +55,7 @@ pub(crate) struct Ledger {
     pub(crate) handover: Option<HandoverCounters>,
     pub(crate) shards: ShardCounters,
     pub(crate) keys: KeyLogCounters,
+    pub(crate) live_keys: LiveCounters,
     pub(crate) pipeline: PipelineCounters,
     pub(crate) join: JoinCounters,
     pub(crate) score: ScoreCounters,
@@ -192,6 +194,16 @@ impl Ledger {
                 p.websockets_ended_total,
                 t.websockets_total,
             ));
+            list.push((
+                "waits for TLS secrets = served + expired + over a bound + ended + waiting now",
+                y.waits_total,
+                y.waits_served_total
+                    + y.waits_expired_total
+                    + y.waits_connection_full_total
+                    + y.waits_full_total
+                    + y.waits_ended_total
+                    + y.waits_held,
+            ));
             list.push(("QUIC frames = datagrams taken", d.frames_quic_total, q.datagrams_total));
             list.push((
                 "QUIC packets = opened + undecryptable + other + malformed",
@@ -207,6 +219,17 @@ impl Ledger {
                 q.flows_held + q.flows_expired_total + q.flows_evicted_total + q.flows_ended_total,
             ));
         }
+        let k = &self.keys;
+        list.push((
+            "key log lines = used + unused + invalid",
+            k.lines_total,
+            k.lines_used_total + k.lines_unused_total + k.lines_invalid_total,
+        ));
+        list.push((
+            "connections that live key logs named = used + expired + evicted + kept now",
+            y.known_total,
+            y.known_used_total + y.known_expired_total + y.known_evicted_total + y.known_held,
+        ));
         let j = &self.join;
         list.push((
             "transactions to be joined = joined + unmatched",
@@ -301,7 +324,7 @@ impl Ledger {
             "stream": section(&shards.stream.fields()),
             "protocol": section(&shards.protocol.fields()),
             "quic": section(&shards.quic.fields()),
-            "keylog": section(&self.keys.fields()),
+            "keylog": section(&[&self.keys.fields()[..], &self.live_keys.fields()].concat()),
             "decryption": section(&shards.decryption.fields()),
             "facts": section(&shards.facts.fields()),
             "anomalies": anomalies,

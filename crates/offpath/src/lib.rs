@@ -108,8 +108,9 @@ fn load_key(config: &Config) -> Result<offpath_types::IdentityKey, Failure> {
 }
 
 fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let config = load_config_of(&args.output)?;
-    check_outputs(&args.output, &args.files, &config, args.keylog.as_deref())?;
+    let mut config = load_config_of(&args.output)?;
+    config.decryption.live = args.follow && !args.keylog.is_empty();
+    check_outputs(&args.output, &args.files, &config, &args.keylog)?;
     let key = load_key(&config)?;
     let delivery = if args.deliver { delivery::start(&config)? } else { None };
     let mut judge = Judge::new(&args.output, &config, key, delivery, false)?;
@@ -129,8 +130,12 @@ fn replay(args: &ReplayArgs) -> Result<(), Failure> {
 }
 
 fn attach(args: &AttachArgs) -> Result<(), Failure> {
-    let config = load_config_of(&args.output)?;
-    check_outputs(&args.output, &[], &config, None)?;
+    let mut config = load_config_of(&args.output)?;
+    if !args.keylog.is_empty() {
+        config.decryption.keylog.clone_from(&args.keylog);
+    }
+    config.decryption.live = !config.decryption.keylog.is_empty();
+    check_outputs(&args.output, &[], &config, &config.decryption.keylog)?;
     let key = load_key(&config)?;
     let delivery = delivery::start(&config)?;
     let mut judge = Judge::new(&args.output, &config, key, delivery, true)?;
@@ -148,7 +153,7 @@ fn check_outputs(
     output: &OutputArgs,
     inputs: &[PathBuf],
     config: &Config,
-    keylog: Option<&Path>,
+    keylogs: &[PathBuf],
 ) -> Result<(), Failure> {
     use std::os::unix::fs::MetadataExt;
     let identity =
@@ -166,7 +171,7 @@ fn check_outputs(
         offpath_capture::input_files(std::slice::from_ref(name)).unwrap_or_else(|_| vec![name.clone()])
     };
     let mut read: Vec<_> = inputs.iter().flat_map(expanded).collect();
-    read.extend([keylog, output.config.as_deref()].into_iter().flatten().map(Path::to_owned));
+    read.extend(keylogs.iter().cloned().chain(output.config.clone()));
     read.extend(config.files());
     for (i, (name, path)) in given.iter().enumerate() {
         for (other, other_path) in &given[..i] {

@@ -48,7 +48,11 @@ pub(crate) struct Replayed {
 
 /// Runs a replay to its end.
 pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Result<Replayed, Failure> {
-    let mut keys = Keys::load(args.keylog.as_deref())?;
+    let mut keys = if config.decryption.live {
+        Keys::follow(&args.keylog, config.live_key_limits(), args.output.quiet)?
+    } else {
+        Keys::load(&args.keylog)?
+    };
     let mut source = Input::open(args, config)?;
     let workers = config.workers(args.workers);
     let progress = Progress::start(!args.output.quiet);
@@ -60,7 +64,7 @@ pub(crate) fn run(args: &ReplayArgs, config: &Config, judge: &mut Judge) -> Resu
         run_threads(workers, format, config, judge, &mut source, &mut keys, &progress, &mut done)?;
     }
     progress.finish();
-    done.ledger.keys = keys.counters;
+    (done.ledger.keys, done.ledger.live_keys) = keys.finish()?;
     done.problems.extend(source.problems());
     Ok(done)
 }
@@ -85,11 +89,16 @@ fn run_inline(
         let mut idle = false;
         match source.fresh_secrets() {
             Ok([]) => {}
-            Ok(blocks) => worker.add_keys(&keys.read(blocks)),
+            Ok(blocks) => worker.add_keys(&keys.read(blocks), now),
             Err(e) => {
                 replayed.problems.push(e.to_string());
                 break;
             }
+        }
+        if let Some(lines) = keys.fresh() {
+            worker.add_keys(&lines, now);
+            // What waited for them is handed on at the next pause.
+            since += 1;
         }
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
@@ -130,6 +139,7 @@ fn run_inline(
             }
         }
     }
+    keys.last().iter().for_each(|lines| worker.add_keys(lines, now));
     worker.collect(now, settled(now), &mut batch.transactions);
     worker.finish(&mut batch.transactions);
     worker.take_connections(&mut batch.connections);
@@ -284,12 +294,17 @@ fn read(
                     break;
                 }
                 (frames, bytes) = (0, 0);
-                open.iter_mut().for_each(|batch| batch.keys = Some(Arc::clone(&lines)));
+                open.iter_mut().for_each(|batch| batch.keys.push(Arc::clone(&lines)));
             }
             Err(e) => {
                 error = Some(e.to_string());
                 break;
             }
+        }
+        if let Some(lines) = keys.fresh() {
+            open.iter_mut().for_each(|batch| batch.keys.push(Arc::clone(&lines)));
+            // They go with the frames that came before them, or at the next pause.
+            frames += 1;
         }
         let era_ends = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
@@ -332,6 +347,9 @@ fn read(
             progress.update(source.progress());
         }
     }
+    for lines in keys.last() {
+        open.iter_mut().for_each(|batch| batch.keys.push(Arc::clone(&lines)));
+    }
     flush(&mut open, now, false, true);
     ReaderDone { capture: source.counters(), decode: *decoder.counters(), last: now, eras: eras.ended, error }
 }
@@ -348,13 +366,12 @@ struct Lane<'a> {
 }
 
 fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWriter>) -> Worker {
-    let (mut sent, mut era) = (Mark::default(), 0);
+    let (mut sent, mut era, mut now) = (Mark::default(), 0, Timestamp::ZERO);
     for segments in lane.feed {
         let mut batch = lane.back.try_recv().unwrap_or_default();
         batch.clear();
-        if let Some(lines) = &segments.keys {
-            worker.add_keys(lines);
-        }
+        segments.keys.iter().for_each(|lines| worker.add_keys(lines, now));
+        now = segments.until;
         for (hash, segment) in segments.segments() {
             worker.segment_hashed(hash, &segment);
         }

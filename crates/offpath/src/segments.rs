@@ -43,7 +43,7 @@ pub(crate) struct SegmentBatch {
     datagrams: Vec<DatagramMeta>,
     bytes: Vec<u8>,
     /// TLS secrets that come before everything here.
-    pub(crate) keys: Option<Arc<Vec<KeyLine>>>,
+    pub(crate) keys: Vec<Arc<Vec<KeyLine>>>,
     /// Every later segment of the sender is at this time or after it.
     pub(crate) until: Timestamp,
     /// The last frame of the batch ends an era (files only).
@@ -137,7 +137,7 @@ impl SegmentBatch {
 
     /// Forgets the segments and keeps the memory.
     pub(crate) fn clear(&mut self) {
-        self.keys = None;
+        self.keys.clear();
         self.metas.clear();
         self.datagrams.clear();
         self.bytes.clear();

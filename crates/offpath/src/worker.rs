@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     connections: Vec<Connection>,
     /// What was emitted before this has been moved out.
     taken_until: Timestamp,
+    /// Time of the latest turn.
+    now: Timestamp,
 }
 
 impl Worker {
@@ -124,6 +126,7 @@ impl Worker {
             quic: (0..count).map(|_| Quic::new(protocol.quic)).collect(),
             connections: Vec::new(),
             taken_until: Timestamp::ZERO,
+            now: Timestamp::ZERO,
         }
     }
 
@@ -132,9 +135,9 @@ impl Worker {
         self.sink.http.set_keys(keys);
     }
 
-    /// Adds TLS secrets.
-    pub(crate) fn add_keys(&mut self, lines: &[KeyLine]) {
-        lines.iter().for_each(|line| self.sink.http.keys().add(line));
+    /// Adds TLS secrets that came at `now`, and reads what waited for them.
+    pub(crate) fn add_keys(&mut self, lines: &[KeyLine], now: Timestamp) {
+        self.sink.contain(|sink| sink.http.add_keys(lines, now, &mut sink.out));
     }
 
     /// Takes one segment of a flow that one of this worker's shards owns.
@@ -179,6 +182,8 @@ impl Worker {
             self.sink.http.select(index);
             table.advance(now, &mut self.sink);
         }
+        self.now = self.now.max(now);
+        self.sink.contain(|sink| sink.http.advance(now, &mut sink.out));
         self.quic.iter_mut().for_each(|quic| quic.advance(now));
         // Looking through what waits costs its length, so it is done once a tick, not once a turn.
         if until == Timestamp::MAX {
@@ -208,12 +213,14 @@ impl Worker {
         }
     }
 
-    /// Ends every flow.
+    /// Ends every flow, and what waits for secrets.
     pub(crate) fn finish(&mut self, out: &mut Vec<Transaction>) {
         for (index, table) in self.shards.iter_mut().enumerate() {
             self.sink.http.select(index);
             table.finish(&mut self.sink);
         }
+        let now = self.now;
+        self.sink.contain(|sink| sink.http.end_waits(now, &mut sink.out));
         out.append(&mut self.sink.out);
         self.quic.iter_mut().for_each(Quic::finish);
         self.collect_connections(Timestamp::MAX);
@@ -223,7 +230,7 @@ impl Worker {
     pub(crate) fn counters(&self) -> ShardCounters {
         let mut sum = ShardCounters {
             protocol: *self.sink.http.counters(),
-            decryption: *self.sink.http.decrypt_counters(),
+            decryption: self.sink.http.decrypt_counters(),
             facts: *self.sink.http.facts().counters(),
             anomalies: self.sink.http.anomaly_counts().clone(),
             worker: self.sink.counters,

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::facts::FactsConfig;
-use crate::{OutsideConfig, QuicLimits};
+use crate::{DecryptLimits, OutsideConfig, QuicLimits};
 
 /// Configuration of the protocol stage.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +19,8 @@ pub struct ProtocolConfig {
     pub outside: OutsideConfig,
     /// Bounds of QUIC flows.
     pub quic: QuicLimits,
+    /// How TLS connections wait for their secrets.
+    pub decryption: DecryptLimits,
 }
 
 /// Bounds of the protocol stage; each with its policy.

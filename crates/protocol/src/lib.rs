@@ -26,6 +26,6 @@ pub use quic::{Quic, QuicCounters, QuicLimits, fuzz_quic_initial};
 pub use stage::{Http, Session};
 pub use tls::fuzz_tls_hello;
 pub use tls::outside::OutsideConfig;
-pub use tls::{DecryptCounters, KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore};
+pub use tls::{DecryptCounters, DecryptLimits, KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore};
 pub use tls::{fuzz_keylog, fuzz_tls_records};
 pub use websocket::fuzz_websocket_frames;

@@ -411,14 +411,9 @@ impl Http {
         self.decryption.keys = keys;
     }
 
-    /// Returns the secrets, to add some.
-    pub fn keys(&mut self) -> &mut KeyStore {
-        &mut self.decryption.keys
-    }
-
-    /// Returns what became of TLS connections.
-    pub fn decrypt_counters(&self) -> &DecryptCounters {
-        &self.decryption.counters
+    /// Returns what became of TLS connections and their secrets.
+    pub fn decrypt_counters(&self) -> DecryptCounters {
+        self.decryption.counters()
     }
 
     /// TLS handshakes found, and WebSocket connections ended, since they were last taken out; whoever calls
@@ -454,6 +449,11 @@ impl Http {
 }
 
 impl Http {
+    /// The shard whose flows come now.
+    pub(crate) fn shard(&self) -> usize {
+        self.shard
+    }
+
     fn change_shard(&mut self, shard: usize) {
         let needed = shard.max(self.shard) + 1;
         if self.others.len() < needed {
@@ -600,7 +600,10 @@ impl Http {
             _ if context.depth >= LAYERS_MAX => Layer::Opaque(Opaque { kind: carried, bypassed: true }),
             Next::Tunnel => Layer::Http1(http1::Session::inside(context, at)),
             Next::Unrecognised => Layer::Undecided(Box::new(Undecided::new(context, pending, at))),
-            Next::Tls => Layer::Tls(Box::new(Tls::new(context, !self.decryption.keys.is_empty()))),
+            Next::Tls => {
+                let secrets = !self.decryption.keys.is_empty() || self.config.decryption.wait_nanos > 0;
+                Layer::Tls(Box::new(Tls::new(context, secrets)))
+            }
             Next::Nothing if flow.midstream && !context.inside() => {
                 Layer::Http1(http1::Session::searching(context, at))
             }

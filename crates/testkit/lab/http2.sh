@@ -6,7 +6,7 @@
 #   nghttpx    HTTP/1.1 upgraded to HTTP/2 by curl and nghttp, and prior knowledge
 #   HAProxy    HTTP/2 on both sides, nginx behind it
 #   gRPC       a Python server; Python and Ruby clients; unary, streaming, errors
-#   TLS        nginx; curl with TLS 1.2 and 1.3, Chromium; read with the clients' key log
+#   TLS        nginx; curl with TLS 1.2 and 1.3, Chromium; read with the clients' key log, and live as they write it
 #
 # The truth is the servers' logs, and the clients' where the server has none. Each capture is replayed whole, when every
 # transaction must be found and be right; then joined late at random frames, and with frames lost, swapped and repeated:
@@ -222,6 +222,13 @@ done
 ruby "$here/http2_grpc.rb" 8006 >> "$out/grpc.truth.jsonl"
 
 export SSLKEYLOGFILE=$out/tls.keys
+# Live beside the capture: the key log is not there yet, and comes after the packets.
+printf '[capture]\nuser = ""\n' > "$work/live.toml"
+"$offpath" attach -i lo --filter 'tcp port 8443' --keylog "$SSLKEYLOGFILE" --config "$work/live.toml" \
+  --transactions "$out/tls-live.jsonl" --stats "$out/tls-live.stats.json" > "$out/tls-live.report.txt" 2> "$work/live.log" &
+live=$!
+pids="$pids $live"
+for _ in $(seq 100); do grep -q 'attached to' "$work/live.log" && break; sleep 0.05; done
 secure() { curl -sS -k --http2 "$@" > /dev/null; }
 for version in --tls-max=1.2 --tlsv1.3; do
   v=${version: -1}
@@ -239,6 +246,8 @@ done
 unset SSLKEYLOGFILE
 
 sleep 1.5 # tcpdump gets its packets once a second
+kill -TERM $live
+wait $live || { cat "$work/live.log" "$out/tls-live.report.txt"; exit 1; }
 for pid in $dumps; do kill -INT "$pid"; done
 for pid in $dumps; do wait "$pid" || true; done
 for port in $ports; do
@@ -251,8 +260,14 @@ grep '"port":8443' "$out/nginx.truth.jsonl" > "$out/tls.truth.jsonl"
 mv "$work/nginx" "$out/nginx.truth.jsonl"
 cp "$out/haproxy-back.truth.jsonl" "$out/haproxy-front.truth.jsonl"
 
-echo "== replays"
 failed=0
+echo "== live"
+/usr/bin/python3 "$here/http2_compare.py" whole tls-live "$out/tls.truth.jsonl" "$out/tls-live.jsonl" || failed=1
+/usr/bin/python3 -c 'import json, sys
+d = json.load(open(sys.argv[1]))["decryption"]
+print("waits: %(waits_total)d, served: %(waits_served_total)d; connections opened: %(connections_opened_total)d" % d)
+sys.exit(d["waits_total"] == 0)' "$out/tls-live.stats.json" || failed=1
+echo "== replays"
 # again MODE IMPAIRMENT…: the capture with an impairment
 again() {
   local mode=$1 late=$work/late

@@ -3,7 +3,7 @@
 use offpath_enforce::{BlastRadius, PlannerConfig};
 use offpath_packet::{DecoderLimits, DuplicateSearch};
 use offpath_protocol::facts::FactsConfig;
-use offpath_protocol::{OutsideConfig, ProtocolConfig, ProtocolLimits, QuicLimits};
+use offpath_protocol::{DecryptLimits, KeyLimits, OutsideConfig, ProtocolConfig, ProtocolLimits, QuicLimits};
 use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConfig, Scorer, Signal};
 use offpath_stream::StreamLimits;
 use offpath_types::{BodyHint, IdentityKey};
@@ -82,6 +82,9 @@ impl Config {
             1 << 16,
         )?;
         range("inventory.names_per_request_max", self.inventory.names_per_request_max as u64, 1, 1 << 16)?;
+        range("decryption.wait_ms", self.decryption.wait_ms, 0, 600_000)?;
+        range("decryption.keys_max", self.decryption.keys_max as u64, 1, 1 << 24)?;
+        range("decryption.keys_keep_secs", u64::from(self.decryption.keys_keep_secs), 1, 86_400)?;
         range("score.risk_confidence", u64::from(self.score.risk_confidence), 0, 100)?;
         range("score.explain_confidence", u64::from(self.score.explain_confidence), 0, 100)?;
         for (key, value) in [
@@ -314,11 +317,25 @@ impl Config {
                     ja3_header: j.ja3_header.clone(),
                 }
             },
+            decryption: {
+                let d = &self.decryption;
+                DecryptLimits {
+                    wait_nanos: if d.live { d.wait_ms * MS } else { 0 },
+                    wait_connection_bytes_max: d.wait_connection_bytes_max,
+                    wait_bytes_max: share(d.wait_bytes_max),
+                }
+            },
             quic: {
                 let d = QuicLimits::default();
                 QuicLimits { flows_max: share(d.flows_max), held_bytes_max: share(d.held_bytes_max), ..d }
             },
         }
+    }
+
+    /// Returns the limits of what a worker keeps of key logs that grow.
+    pub(crate) fn live_key_limits(&self) -> KeyLimits {
+        let d = &self.decryption;
+        KeyLimits { connections_max: d.keys_max, keep_nanos: Some(u64::from(d.keys_keep_secs) * 1000 * MS) }
     }
 
     /// Returns how handshakes are joined to transactions.

@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) client: ClientSection,
     /// Joining TLS handshakes seen outside of a terminator to the transactions inside it.
     pub(crate) join: JoinSection,
+    /// TLS key logs that grow, and waiting for them.
+    pub(crate) decryption: DecryptionSection,
     /// Users, sessions and passwords, and the key that hashes them.
     pub(crate) identity: IdentitySection,
     /// Scoring.

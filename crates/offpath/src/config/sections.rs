@@ -158,6 +158,42 @@ pub(crate) enum JoinBy {
     Address,
 }
 
+/// `[decryption]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DecryptionSection {
+    /// There is a key log that grows: the command line or `keylog` names one.
+    #[serde(skip)]
+    pub(crate) live: bool,
+    /// Key logs of `attach`, where the command line names none: files, or `unix://PATH`.
+    pub(crate) keylog: Vec<PathBuf>,
+    /// Packet time that a connection waits for a secret.
+    pub(crate) wait_ms: u64,
+    /// Bytes that one connection holds meanwhile.
+    pub(crate) wait_connection_bytes_max: usize,
+    /// Bytes that all connections hold meanwhile.
+    pub(crate) wait_bytes_max: usize,
+    /// Connections whose secrets are kept.
+    pub(crate) keys_max: usize,
+    /// Packet time that secrets wait for their connection.
+    pub(crate) keys_keep_secs: u32,
+}
+
+impl Default for DecryptionSection {
+    fn default() -> Self {
+        let d = offpath_protocol::DecryptLimits::default();
+        Self {
+            live: false,
+            keylog: Vec::new(),
+            wait_ms: 5000,
+            wait_connection_bytes_max: d.wait_connection_bytes_max,
+            wait_bytes_max: d.wait_bytes_max,
+            keys_max: offpath_protocol::KeyLimits::default().connections_max,
+            keys_keep_secs: 300,
+        }
+    }
+}
+
 /// `[identity]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]

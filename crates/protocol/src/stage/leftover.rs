@@ -36,6 +36,11 @@ impl Leftover {
         self.bytes.len()
     }
 
+    /// Tells whether there is no chunk.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     /// Returns where what is there of `dir` starts, if anything is.
     pub(crate) fn start(&self, dir: Direction) -> Option<u64> {
         self.pieces.iter().find(|(d, _)| *d == dir).and_then(|(_, piece)| match piece {

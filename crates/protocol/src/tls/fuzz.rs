@@ -121,7 +121,7 @@ fn run(mut operations: &[u8], piece: usize) -> (Seen, DecryptCounters) {
     let mut keys = KeyStore::new(KeyLimits::default());
     let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
     parser.push(sealed_keys().as_bytes(), &mut lines);
-    lines.into_iter().for_each(|line| keys.add(&line));
+    lines.into_iter().for_each(|line| keys.add(&line, Timestamp::ZERO));
     let mut connection = Connection::new();
     let (mut counters, mut scratch) = (DecryptCounters::default(), Vec::new());
     let (mut seen, mut next) = (Seen::default(), [0u64; 2]);
@@ -175,8 +175,9 @@ fn run(mut operations: &[u8], piece: usize) -> (Seen, DecryptCounters) {
         }
     }
     let mut env = Env { keys: &keys, counters: &mut counters, scratch: &mut scratch, wait: false };
-    connection.end(&mut env, Direction::ToServer, &mut seen);
-    connection.end(&mut env, Direction::ToClient, &mut seen);
+    for dir in [Direction::ToServer, Direction::ToClient] {
+        assert!(connection.end(&mut env, dir, &mut seen) != Status::WantsKeys);
+    }
     connection.close(&mut env);
     assert_eq!(counters.bytes_in_total, counters.bytes_opened_total + counters.bytes_unopened_total);
     assert_eq!(counters.bytes_plain_total, seen.bytes.iter().map(|b| b.len() as u64).sum::<u64>());

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use offpath_types::Timestamp;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Longest line that is read: the longest known one has 31 + 64 + 96 characters. Longer ones are passed over.
@@ -17,25 +18,19 @@ const SECRET_BYTES_MAX: usize = 48;
 /// What a client sent as random: names its connection in a key log.
 pub(crate) type Random = [u8; 32];
 
-/// A secret of up to 48 bytes, wiped when dropped.
+/// A secret of up to 48 bytes, wiped when dropped. On the heap, so that moving one leaves no copy behind.
 #[derive(Clone)]
-pub(crate) struct Secret {
-    bytes: Zeroizing<[u8; SECRET_BYTES_MAX]>,
-    len: u8,
-}
+pub(crate) struct Secret(Zeroizing<Box<[u8]>>);
 
 impl Secret {
     /// Copies `bytes`; what is over 48 bytes is left out.
     pub(crate) fn new(bytes: &[u8]) -> Self {
-        let len = bytes.len().min(SECRET_BYTES_MAX);
-        let mut kept = Zeroizing::new([0; SECRET_BYTES_MAX]);
-        kept[..len].copy_from_slice(&bytes[..len]);
-        Self { bytes: kept, len: len as u8 }
+        Self(Zeroizing::new(bytes[..bytes.len().min(SECRET_BYTES_MAX)].into()))
     }
 
     /// Returns the bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.0
     }
 }
 
@@ -69,10 +64,18 @@ impl Label {
 }
 
 /// One usable line of a key log.
+#[derive(Clone)]
 pub struct KeyLine {
     random: Random,
     label: Label,
     secret: Secret,
+}
+
+impl KeyLine {
+    /// What names its connection.
+    pub(super) fn random(&self) -> &Random {
+        &self.random
+    }
 }
 
 impl std::fmt::Debug for KeyLine {
@@ -93,7 +96,7 @@ offpath_types::counters! {
         lines_unused_total,
         /// Lines that are none of a key log, or longer than any.
         lines_invalid_total,
-        /// Connections whose secrets were dropped to make room for later ones.
+        /// Connections of a log read before the first packet whose secrets were dropped to make room for later ones.
         connections_evicted_total,
     }
 }
@@ -228,25 +231,55 @@ impl Secrets {
 pub struct KeyLimits {
     /// Connections whose secrets are kept, about 400 bytes each. Past it: the oldest are evicted.
     pub connections_max: usize,
+    /// How long secrets wait for their connection, nanoseconds of packet time. Past it, and soon after their
+    /// connection has no more need of them: they are wiped. `None` (of what a file holds): kept to the end.
+    pub keep_nanos: Option<u64>,
 }
 
 impl Default for KeyLimits {
     fn default() -> Self {
-        Self { connections_max: 100_000 }
+        Self { connections_max: 100_000, keep_nanos: None }
     }
 }
+
+/// How long secrets are kept after a connection was done with them: a mirror may show the connection twice.
+const SERVED_NANOS: u64 = 1_000_000_000;
+
+/// What is known of one connection.
+struct Known {
+    secrets: Secrets,
+    /// Tells it from an earlier one of the same random.
+    serial: u64,
+    /// It stands in `KeyStore::served`.
+    served: bool,
+}
+
+/// Entries of a [`KeyStore`] in the order in which their time comes; some may be gone.
+type Order = VecDeque<(Timestamp, Random, u64)>;
 
 /// Secrets by client random.
 ///
 /// Two layers: what was known before the first packet (shared, never changes), and what has come since.
-// Invariant: `order` holds the random of every entry of `late`, the oldest first.
+// Invariant: `order` holds every entry of `late`, the oldest first, with the time it came.
 #[derive(Default)]
 pub struct KeyStore {
     fixed: Option<Arc<KeyStore>>,
-    late: HashMap<Random, Secrets>,
-    order: VecDeque<Random>,
+    late: HashMap<Random, Known>,
+    order: Order,
+    /// Entries that a connection is done with, with the time of that.
+    served: Order,
+    serial: u64,
     limits: KeyLimits,
-    evicted: u64,
+    counts: StoreCounts,
+}
+
+/// What became of the connections that a [`KeyStore`] knew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StoreCounts {
+    pub(crate) known: u64,
+    pub(crate) used: u64,
+    pub(crate) expired: u64,
+    pub(crate) evicted: u64,
 }
 
 impl KeyStore {
@@ -260,21 +293,66 @@ impl KeyStore {
         Self { fixed: Some(fixed), limits, ..Self::default() }
     }
 
-    /// Adds a line.
-    pub fn add(&mut self, line: &KeyLine) {
+    /// Adds a line that came at `now`.
+    pub fn add(&mut self, line: &KeyLine, now: Timestamp) {
         let KeyLine { random, label, secret } = line;
-        let order = &mut self.order;
-        let secrets = self.late.entry(*random).or_insert_with(|| {
-            order.push_back(*random);
-            Secrets::default()
+        let (order, serial, counts) = (&mut self.order, &mut self.serial, &mut self.counts);
+        let known = self.late.entry(*random).or_insert_with(|| {
+            *serial += 1;
+            counts.known += 1;
+            order.push_back((now, *random, *serial));
+            Known { secrets: Secrets::default(), serial: *serial, served: false }
         });
-        secrets.0[*label as usize] = Some(secret.clone());
-        if self.late.len() > self.limits.connections_max.max(1)
-            && let Some(oldest) = self.order.pop_front()
+        known.secrets.0[*label as usize] = Some(secret.clone());
+        while self.late.len() > self.limits.connections_max.max(1)
+            && let Some((_, oldest, serial)) = self.order.pop_front()
         {
-            self.late.remove(&oldest);
-            self.evicted += 1;
+            self.counts.evicted += u64::from(self.wipe(&oldest, serial));
         }
+    }
+
+    /// Wipes what is too old, or no longer needed.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        let Some(keep) = self.limits.keep_nanos else { return };
+        // What came before the first packet came now.
+        for (since, ..) in self.order.iter_mut().take_while(|(since, ..)| *since == Timestamp::ZERO) {
+            *since = now;
+        }
+        while let Some((since, random, serial)) = self.served.front().copied()
+            && now.nanos_since(since) >= SERVED_NANOS
+        {
+            self.served.pop_front();
+            self.counts.used += u64::from(self.wipe(&random, serial));
+        }
+        while let Some((since, random, serial)) = self.order.front().copied()
+            && (now.nanos_since(since) >= keep || !self.holds(&random, serial))
+        {
+            self.order.pop_front();
+            self.counts.expired += u64::from(self.wipe(&random, serial));
+        }
+        // What was used long before it would have expired leaves its place in the order behind.
+        if self.order.len() > 2 * self.late.len() + 64 {
+            let late = &self.late;
+            self.order.retain(|(_, random, serial)| late.get(random).is_some_and(|k| k.serial == *serial));
+        }
+    }
+
+    /// Notes that a connection needs its secrets no more.
+    pub(crate) fn served(&mut self, random: &Random, now: Timestamp) {
+        if self.limits.keep_nanos.is_some()
+            && let Some(known) = self.late.get_mut(random)
+            && !std::mem::replace(&mut known.served, true)
+        {
+            self.served.push_back((now, *random, known.serial));
+        }
+    }
+
+    fn holds(&self, random: &Random, serial: u64) -> bool {
+        self.late.get(random).is_some_and(|known| known.serial == serial)
+    }
+
+    fn wipe(&mut self, random: &Random, serial: u64) -> bool {
+        self.holds(random, serial) && self.late.remove(random).is_some()
     }
 
     /// Returns what is known of the connection with this client random.
@@ -283,8 +361,8 @@ impl KeyStore {
             Some(fixed) => fixed.get(random),
             None => Secrets::default(),
         };
-        if let Some(secrets) = self.late.get(random) {
-            found.merge(secrets);
+        if let Some(known) = self.late.get(random) {
+            found.merge(&known.secrets);
         }
         found
     }
@@ -296,7 +374,15 @@ impl KeyStore {
 
     /// Returns how many connections were evicted to make room.
     pub fn evicted(&self) -> u64 {
-        self.evicted
+        self.counts.evicted
+    }
+
+    /// Returns what became of connections, and how many are known now: of secrets that are wiped with their connection.
+    pub(crate) fn counts(&self) -> (StoreCounts, u64) {
+        match self.limits.keep_nanos {
+            Some(_) => (self.counts, self.late.len() as u64),
+            None => Default::default(),
+        }
     }
 
     /// Returns how many connections have secrets here.
@@ -330,11 +416,17 @@ pub fn fuzz_keylog(data: &[u8]) {
     assert!(
         lines.iter().zip(&same).all(|(a, b)| a.random == b.random && a.secret.bytes() == b.secret.bytes())
     );
-    let mut store = KeyStore::new(KeyLimits { connections_max: 3 });
-    for line in &lines {
-        store.add(line);
+    let mut store = KeyStore::new(KeyLimits { connections_max: 3, keep_nanos: Some(50) });
+    for (now, line) in (0..).step_by(10).map(Timestamp::from_nanos).zip(&lines) {
+        store.add(line, now);
         assert!(store.knows(&line.random) && store.len() <= 3);
-        assert_eq!(store.order.len(), store.late.len());
+        if line.random[0] & 1 == 1 {
+            store.served(&line.random, now);
+        }
+        store.advance(now);
+        assert!(store.late.iter().all(|(r, k)| store.order.iter().any(|o| o.1 == *r && o.2 == k.serial)));
+        let (c, held) = store.counts();
+        assert_eq!(c.known, c.used + c.expired + c.evicted + held);
     }
 }
 
@@ -397,9 +489,9 @@ mod tests {
 
     #[test]
     fn the_store_is_bounded_and_the_oldest_goes() {
-        let mut store = KeyStore::new(KeyLimits { connections_max: 2 });
+        let mut store = KeyStore::new(KeyLimits { connections_max: 2, keep_nanos: None });
         for random in [1, 2, 1, 3] {
-            parse(&line("CLIENT_RANDOM", random, 48)).0.iter().for_each(|l| store.add(l));
+            parse(&line("CLIENT_RANDOM", random, 48)).0.iter().for_each(|l| store.add(l, Timestamp::ZERO));
         }
         assert_eq!(
             (store.knows(&[1; 32]), store.knows(&[2; 32]), store.knows(&[3; 32])),
@@ -409,13 +501,43 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_a_live_log_are_wiped_when_used_up_or_too_old() {
+        let mut store = KeyStore::new(KeyLimits { connections_max: 9, keep_nanos: Some(60_000_000_000) });
+        let at = |secs: u64| Timestamp::from_parts(1000 + secs, 0);
+        let tell = |store: &mut KeyStore, random, time| {
+            parse(&line("CLIENT_RANDOM", random, 48)).0.iter().for_each(|l| store.add(l, time));
+        };
+        tell(&mut store, 1, Timestamp::ZERO);
+        tell(&mut store, 2, Timestamp::ZERO);
+        store.advance(at(0));
+        tell(&mut store, 3, at(30));
+        let known = |store: &KeyStore| [1, 2, 3].map(|random| store.knows(&[random; 32]));
+        store.served(&[1; 32], at(30));
+        store.served(&[1; 32], at(31));
+        store.advance(at(30));
+        assert_eq!(known(&store), [true; 3], "a copy of the connection may need them, too");
+        store.advance(at(31));
+        assert_eq!(known(&store), [false, true, true]);
+        // The same connection again is another entry.
+        tell(&mut store, 1, at(31));
+        store.advance(at(40));
+        assert_eq!(known(&store), [true; 3]);
+        store.advance(at(60));
+        assert_eq!(known(&store), [true, false, true], "what came before the first packet came with it");
+        store.advance(at(91));
+        let (c, held) = store.counts();
+        assert_eq!(((c.known, c.used, c.expired, c.evicted), held), ((4, 1, 3, 0), 0));
+        assert_eq!((store.order.len(), store.served.len()), (0, 0));
+    }
+
+    #[test]
     fn what_a_file_holds_lies_under_what_comes_later() {
         let mut fixed = KeyStore::new(KeyLimits::default());
         let lines = [line("CLIENT_TRAFFIC_SECRET_0", 1, 32), line("SERVER_TRAFFIC_SECRET_0", 1, 32)].concat();
-        parse(&lines).0.into_iter().for_each(|l| fixed.add(&l));
+        parse(&lines).0.into_iter().for_each(|l| fixed.add(&l, Timestamp::ZERO));
         let mut store = KeyStore::over(Arc::new(fixed), KeyLimits::default());
         for l in parse(&line("CLIENT_HANDSHAKE_TRAFFIC_SECRET", 1, 32)).0 {
-            store.add(&l);
+            store.add(&l, Timestamp::ZERO);
         }
         let found = store.get(&[1; 32]);
         assert!(found.get(Label::ClientTraffic).is_some() && found.get(Label::ClientHandshake).is_some());

@@ -6,6 +6,7 @@
 //!
 //! A flow (or a tunnel) whose first bytes are a handshake record with a hello comes here. Once both hellos are read,
 //! or can not be, nothing more of the flow is wanted, unless a key log has secrets of it: then `inside` gets every byte.
+//! Where the secrets may still come, it waits for them (`waiting`).
 
 mod decrypt;
 pub(crate) mod fingerprint;
@@ -16,6 +17,7 @@ mod keys;
 pub(crate) mod outside;
 mod record;
 mod schedule;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -25,11 +27,14 @@ use offpath_types::{
 };
 
 pub use self::decrypt::DecryptCounters;
+use self::decrypt::Status;
 pub use self::fuzz::fuzz_tls_records;
 use self::hello::{CLIENT_HELLO, ClientHello, MessageReader, SERVER_HELLO, ServerHello, Stop};
 pub(crate) use self::inside::Decryption;
 use self::inside::Inside;
 pub use self::keys::{KeyLimits, KeyLine, KeyLogCounters, KeyLogParser, KeyStore, fuzz_keylog};
+pub use self::waiting::DecryptLimits;
+use self::waiting::Ticket;
 use crate::stage::{FlowContext, Http};
 
 /// One direction.
@@ -56,14 +61,22 @@ pub(crate) struct Tls {
     server_seen: bool,
     /// The handshake was handed on.
     done: bool,
-    /// What decrypts the flow, while there is hope.
-    inside: Option<Box<Inside>>,
+    inside: Decrypts,
+}
+
+/// What decrypts a flow.
+enum Decrypts {
+    /// Nothing: there is no hope.
+    Not,
+    Here(Box<Inside>),
+    /// It waits for secrets, or has waited and not come back yet.
+    Away(Ticket),
 }
 
 impl Tls {
     /// Starts at the first byte of a flow, or of a tunnel.
     ///
-    /// `secrets`: some are known, so it may be possible to decrypt it.
+    /// `secrets`: some are known or may come, so it may be possible to decrypt it.
     pub(crate) fn new(context: FlowContext, secrets: bool) -> Self {
         Self {
             context,
@@ -73,13 +86,13 @@ impl Tls {
             client_seen: false,
             server_seen: false,
             done: false,
-            inside: secrets.then(|| Box::new(Inside::new())),
+            inside: if secrets { Decrypts::Here(Box::new(Inside::new())) } else { Decrypts::Not },
         }
     }
 
     /// Tells whether bytes of `dir` still matter.
     pub(crate) fn wants(&self, dir: Direction) -> bool {
-        self.inside.is_some() || !self.halves[dir.index()].over
+        !matches!(self.inside, Decrypts::Not) || !self.halves[dir.index()].over
     }
 
     /// Takes the next chunk of one direction.
@@ -92,6 +105,7 @@ impl Tls {
         now: Timestamp,
         out: &mut Vec<Transaction>,
     ) {
+        self.come_back(http);
         let before = self.held();
         match chunk {
             Chunk::Data { bytes, seen, .. } => {
@@ -104,10 +118,16 @@ impl Tls {
             }
             Chunk::End { .. } => self.stop(http, flow, dir, now),
         }
-        if let Some(inside) = &mut self.inside
-            && !inside.chunk(http, flow, &mut self.context, &self.facts, dir, chunk, now, out)
-        {
-            self.leave(http, flow, now, out);
+        match &mut self.inside {
+            Decrypts::Not => {}
+            Decrypts::Away(ticket) => http.park(*ticket, dir, chunk, now, out),
+            Decrypts::Here(inside) => {
+                match inside.chunk(http, flow, &mut self.context, &self.facts, dir, chunk, now, out) {
+                    Status::Going => {}
+                    Status::WantsKeys => self.wait(http, flow, now, out),
+                    Status::GivenUp => self.leave(http, flow, now, out),
+                }
+            }
         }
         http.held_bytes = http.held_bytes + self.held() - before;
         if self.held() > before && http.held_bytes > http.config.limits.held_bytes_max {
@@ -120,8 +140,29 @@ impl Tls {
 
     /// Decrypts no more.
     fn leave(&mut self, http: &mut Http, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
-        if let Some(mut inside) = self.inside.take() {
-            inside.close(http, flow, now, out);
+        match std::mem::replace(&mut self.inside, Decrypts::Not) {
+            Decrypts::Not => {}
+            Decrypts::Here(mut inside) => inside.close(http, flow, now, out),
+            Decrypts::Away(ticket) => http.decryption.waiting.flow_is_over(ticket),
+        }
+    }
+
+    /// Waits for secrets.
+    fn wait(&mut self, http: &mut Http, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
+        if let Decrypts::Here(mut inside) = std::mem::replace(&mut self.inside, Decrypts::Not) {
+            inside.settle(&mut self.context, &self.facts);
+            if let Some(ticket) = http.wait(inside, flow, now, out) {
+                self.inside = Decrypts::Away(ticket);
+            }
+        }
+    }
+
+    /// Takes back what need not wait any more.
+    fn come_back(&mut self, http: &mut Http) {
+        if let Decrypts::Away(ticket) = self.inside
+            && let Ok(back) = http.decryption.waiting.take_ready(ticket)
+        {
+            self.inside = back.map_or(Decrypts::Not, Decrypts::Here);
         }
     }
 
@@ -133,6 +174,7 @@ impl Tls {
         now: Timestamp,
         out: &mut Vec<Transaction>,
     ) {
+        self.come_back(http);
         http.held_bytes -= self.held();
         self.leave(http, flow, now, out);
         self.stop(http, flow, Direction::ToServer, now);
@@ -142,7 +184,8 @@ impl Tls {
     /// Bytes held of unfinished hellos.
     fn held(&self) -> usize {
         let hellos: usize = self.halves.iter().filter_map(|h| h.reader.as_ref()).map(|r| r.held()).sum();
-        hellos + self.inside.as_ref().map_or(0, |inside| inside.held())
+        let inside = if let Decrypts::Here(inside) = &self.inside { inside.held() } else { 0 };
+        hellos + inside
     }
 
     fn data(

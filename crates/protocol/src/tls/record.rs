@@ -71,20 +71,8 @@ enum Kind {
         key: LessSafeKey,
         iv: Iv,
     },
-    Aes128Ccm {
-        key: ccm::Ccm<aes::Aes128, U16, U12>,
-        iv: Iv,
-    },
-    Aes256Ccm {
-        key: ccm::Ccm<aes::Aes256, U16, U12>,
-        iv: Iv,
-    },
-    Aes128Ccm8 {
-        key: ccm::Ccm<aes::Aes128, U8, U12>,
-        iv: Iv,
-    },
-    Aes256Ccm8 {
-        key: ccm::Ccm<aes::Aes256, U8, U12>,
+    Ccm {
+        key: CcmKey,
         iv: Iv,
     },
     Cbc {
@@ -93,6 +81,55 @@ enum Kind {
         mac_len: usize,
         encrypt_then_mac: bool,
     },
+}
+
+/// AES-CCM by length of key and tag.
+enum CcmKey {
+    Aes128(ccm::Ccm<aes::Aes128, U16, U12>),
+    Aes256(ccm::Ccm<aes::Aes256, U16, U12>),
+    Aes128Short(ccm::Ccm<aes::Aes128, U8, U12>),
+    Aes256Short(ccm::Ccm<aes::Aes256, U8, U12>),
+}
+
+impl CcmKey {
+    /// Makes the key; `None` where its length is wrong, or `cipher` is no CCM.
+    fn new(cipher: Cipher, key: &[u8]) -> Option<Self> {
+        Some(match cipher {
+            Cipher::Aes128Ccm { short: false } => Self::Aes128(KeyInit::new_from_slice(key).ok()?),
+            Cipher::Aes256Ccm { short: false } => Self::Aes256(KeyInit::new_from_slice(key).ok()?),
+            Cipher::Aes128Ccm { short: true } => Self::Aes128Short(KeyInit::new_from_slice(key).ok()?),
+            Cipher::Aes256Ccm { short: true } => Self::Aes256Short(KeyInit::new_from_slice(key).ok()?),
+            _ => return None,
+        })
+    }
+
+    /// Bytes of the tag.
+    fn tag_len(&self) -> usize {
+        match self {
+            Self::Aes128(_) | Self::Aes256(_) => 16,
+            Self::Aes128Short(_) | Self::Aes256Short(_) => 8,
+        }
+    }
+
+    /// Opens `text` in place.
+    fn open(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8], tag: &[u8]) -> Option<()> {
+        match self {
+            Self::Aes128(key) => open_ccm(key, nonce, aad, text, tag),
+            Self::Aes256(key) => open_ccm(key, nonce, aad, text, tag),
+            Self::Aes128Short(key) => open_ccm(key, nonce, aad, text, tag),
+            Self::Aes256Short(key) => open_ccm(key, nonce, aad, text, tag),
+        }
+    }
+}
+
+fn open_ccm<C: AeadInOut<NonceSize = U12>>(
+    key: &C,
+    nonce: [u8; 12],
+    aad: &[u8],
+    text: &mut [u8],
+    tag: &[u8],
+) -> Option<()> {
+    key.decrypt_inout_detached(&nonce.into(), aad, text.into(), &tag.try_into().ok()?).ok()
 }
 
 /// How nonces are made.
@@ -161,8 +198,8 @@ impl Opener {
     /// padding is reckoned in for CBC.
     pub(super) fn overhead(&self) -> u64 {
         let (iv, tag) = match &self.kind {
-            Kind::Aead { iv, .. } | Kind::Aes128Ccm { iv, .. } | Kind::Aes256Ccm { iv, .. } => (iv, 16),
-            Kind::Aes128Ccm8 { iv, .. } | Kind::Aes256Ccm8 { iv, .. } => (iv, 8),
+            Kind::Aead { iv, .. } => (iv, 16),
+            Kind::Ccm { key, iv } => (iv, key.tag_len() as u64),
             Kind::Cbc { mac_len, .. } => return (HEADER + 16 + mac_len + 8) as u64,
         };
         let explicit = if matches!(iv, Iv::Explicit(_)) { 8 } else { 0 };
@@ -187,10 +224,14 @@ impl Opener {
                     key.open_in_place(nonce, aead::Aad::from(&aad[..aad_len]), fragment.get_mut(at..)?);
                 (header[0], at..at + opened.ok()?.len())
             }
-            Kind::Aes128Ccm { key, iv } => (header[0], self.open_ccm(key, iv, 16, seq, header, fragment)?),
-            Kind::Aes256Ccm { key, iv } => (header[0], self.open_ccm(key, iv, 16, seq, header, fragment)?),
-            Kind::Aes128Ccm8 { key, iv } => (header[0], self.open_ccm(key, iv, 8, seq, header, fragment)?),
-            Kind::Aes256Ccm8 { key, iv } => (header[0], self.open_ccm(key, iv, 8, seq, header, fragment)?),
+            Kind::Ccm { key, iv } => {
+                let (nonce, at) = iv.nonce(seq, fragment)?;
+                let end = fragment.len().checked_sub(key.tag_len()).filter(|end| *end >= at)?;
+                let (aad, aad_len) = self.aad(seq, header, end - at);
+                let (text, tag) = fragment.split_at_mut(end);
+                key.open(nonce, &aad[..aad_len], text.get_mut(at..)?, tag)?;
+                (header[0], at..end)
+            }
         };
         if !self.tls13 {
             return Some(Opened { kind, content });
@@ -198,25 +239,6 @@ impl Opener {
         // TLSInnerPlaintext: content, type, zeros.
         let end = fragment.get(content.clone())?.iter().rposition(|b| *b != 0)?;
         Some(Opened { kind: fragment[content.start + end], content: content.start..content.start + end })
-    }
-
-    fn open_ccm<C: AeadInOut<NonceSize = U12>>(
-        &self,
-        key: &C,
-        iv: &Iv,
-        tag_len: usize,
-        seq: u64,
-        header: &[u8; HEADER],
-        fragment: &mut [u8],
-    ) -> Option<Range<usize>> {
-        let (nonce, at) = iv.nonce(seq, fragment)?;
-        let end = fragment.len().checked_sub(tag_len).filter(|end| *end >= at)?;
-        let (aad, aad_len) = self.aad(seq, header, end - at);
-        let (text, tag) = fragment.split_at_mut(end);
-        let tag = (&*tag).try_into().ok()?;
-        let text = text.get_mut(at..)?;
-        key.decrypt_inout_detached(&nonce.into(), &aad[..aad_len], text.into(), &tag).ok()?;
-        Some(at..end)
     }
 
     /// Returns the additional data that a record is authenticated with, in the first bytes of an array.
@@ -246,19 +268,7 @@ impl Kind {
             Cipher::Aes128Gcm => &aead::AES_128_GCM,
             Cipher::Aes256Gcm => &aead::AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
-            Cipher::Aes128Ccm { short: false } => {
-                return Some(Self::Aes128Ccm { key: KeyInit::new_from_slice(key).ok()?, iv });
-            }
-            Cipher::Aes256Ccm { short: false } => {
-                return Some(Self::Aes256Ccm { key: KeyInit::new_from_slice(key).ok()?, iv });
-            }
-            Cipher::Aes128Ccm { short: true } => {
-                return Some(Self::Aes128Ccm8 { key: KeyInit::new_from_slice(key).ok()?, iv });
-            }
-            Cipher::Aes256Ccm { short: true } => {
-                return Some(Self::Aes256Ccm8 { key: KeyInit::new_from_slice(key).ok()?, iv });
-            }
-            Cipher::Aes128Cbc(_) | Cipher::Aes256Cbc(_) => return None,
+            _ => return Some(Self::Ccm { key: CcmKey::new(cipher, key)?, iv }),
         };
         Some(Self::Aead { key: LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?), iv })
     }

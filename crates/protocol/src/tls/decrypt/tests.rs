@@ -49,7 +49,7 @@ fn store(keys: &str) -> KeyStore {
     parser.push(keys.as_bytes(), &mut lines);
     parser.finish(&mut lines);
     let mut store = KeyStore::new(KeyLimits::default());
-    lines.into_iter().for_each(|line| store.add(&line));
+    lines.into_iter().for_each(|line| store.add(&line, Timestamp::ZERO));
     store
 }
 
@@ -136,8 +136,8 @@ impl Rig {
 
     fn finish(&mut self) -> &[Got; 2] {
         self.run(|c, env, out| {
-            c.end(env, ToServer, out);
-            c.end(env, ToClient, out);
+            let _ = c.end(env, ToServer, out);
+            let _ = c.end(env, ToClient, out);
             c.close(env);
             Status::Going
         });
@@ -321,7 +321,7 @@ fn secrets_may_come_late_one_by_one() {
             while rig.status == Status::WantsKeys {
                 waits += 1;
                 let line = lines.next().expect("all secrets are there");
-                rig.keys.add(&line);
+                rig.keys.add(&line, Timestamp::ZERO);
                 rig.run(|c, env, out| c.resume(env, out));
             }
         }
