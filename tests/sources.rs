@@ -314,6 +314,21 @@ fn secrets_in_a_stream_decrypt_what_follows_them() {
         assert_eq!(got.transactions, want, "{workers} workers");
         assert!(got.stats["keylog"]["lines_used_total"].as_u64() > Some(0));
     }
+    // Live, the records are the same but for what depends on all that came before.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let child = bench
+        .command()
+        .args(["attach", "--quiet", "--pcap-over-ip", &format!("tcp://{}", listener.local_addr().unwrap())])
+        .arg("--transactions")
+        .arg(bench.path("live.jsonl"))
+        .spawn()
+        .unwrap();
+    listener.accept().unwrap().0.write_all(&bytes).unwrap();
+    // It comes back once it has read everything.
+    let _again = listener.accept().unwrap();
+    stop(&child);
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(lines(&bench, "live.jsonl"), want.lines().count());
 }
 
 #[test]

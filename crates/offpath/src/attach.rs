@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::exchange::{Exchange, exchange};
 use crate::exit::{Failure, stop_on_signal};
 use crate::judge::{Judge, wall_now};
-use crate::keys::{Feed, Lines, Logs, last_lines};
+use crate::keys::{Feed, Keys, Lines, Logs, last_lines};
 use crate::ledger::Ledger;
 use crate::merge::{Batch, Mark, Merge};
 use crate::output::StatsFile;
@@ -67,8 +67,17 @@ impl Shared {
         }
     }
 
-    fn publish(&self, lane: usize, source: &Live, decoder: &Decoder, exchange: &Exchange, worker: &Worker) {
-        let mut ledger = Ledger { handover: Some(exchange.counters()), ..Ledger::default() };
+    fn publish(
+        &self,
+        lane: usize,
+        source: &Live,
+        blocks: &Keys,
+        decoder: &Decoder,
+        exchange: &Exchange,
+        worker: &Worker,
+    ) {
+        let handover = Some(exchange.counters());
+        let mut ledger = Ledger { handover, keys: blocks.counters(), ..Ledger::default() };
         ledger.add_source(source.counters(), *decoder.counters());
         ledger.add_worker(worker);
         if let Some(slot) = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(lane) {
@@ -82,7 +91,9 @@ impl Shared {
             sum.merge_lane(lane);
         }
         if let Some(feed) = self.feed.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            (sum.keys, sum.live_keys) = feed.counters();
+            let (keys, live_keys) = feed.counters();
+            sum.keys.merge(&keys);
+            sum.live_keys = live_keys;
         }
         sum
     }
@@ -114,7 +125,7 @@ pub(crate) fn run(
             e => Failure::ours(e.into()),
         })?;
     }
-    let lanes = sources.groups.iter().map(Vec::len).sum();
+    let (lanes, streams) = (sources.groups.iter().map(Vec::len).sum(), sources.streams);
     let (feed, keys) = logs.start(lanes, Arc::clone(&stop))?;
     let shared = Arc::new(Shared::new(stop, lanes, Some(feed)));
     if !args.output.quiet {
@@ -134,9 +145,9 @@ pub(crate) fn run(
         let decoder = Decoder::new(config.decoder_limits(judge.key()));
         let mut worker = config.worker_of_lane(lanes, judge.key());
         worker.set_keys(KeyStore::new(config.live_key_limits()));
-        let records = judge.records_wanted();
+        let (records, has_secrets) = (judge.records_wanted(), lane >= lanes - streams);
         let body = move || {
-            let pipe = Pipe { source, decoder, exchange, worker, keys };
+            let pipe = Pipe { source, has_secrets, decoder, exchange, worker, keys };
             capture_loop(lane, pipe, &sender, &shared, records.then_some(format))
         };
         joins.push(
@@ -211,6 +222,8 @@ pub(crate) fn run(
 /// What one worker is made of, from the source to the flow table.
 struct Pipe {
     source: Live,
+    /// The source may hold decryption secrets.
+    has_secrets: bool,
     decoder: Decoder,
     exchange: Exchange,
     worker: Worker,
@@ -225,13 +238,18 @@ fn capture_loop(
     shared: &Shared,
     format: Option<Format>,
 ) -> Result<(), SourceError> {
-    let Pipe { mut source, mut decoder, mut exchange, mut worker, keys } = pipe;
+    let Pipe { mut source, has_secrets, mut decoder, mut exchange, mut worker, keys } = pipe;
+    let mut blocks = Keys::default();
     let mut writer = format.map(RecordWriter::new);
     let (mut frames, mut flushed, mut published) = (0u32, Timestamp::ZERO, Timestamp::ZERO);
     let mut stopping: Option<Timestamp> = None;
     let mut result = Ok(());
     loop {
         let told = stopping.is_some();
+        // An error comes again from the next call.
+        if has_secrets && let Ok(found @ [_, ..]) = source.fresh_secrets() {
+            worker.add_keys(&blocks.read(found), flushed);
+        }
         let (now, idle) = match source.next_frame() {
             Ok(Polled::Frame(frame)) => {
                 frames += 1;
@@ -263,7 +281,7 @@ fn capture_loop(
         }
         if now.nanos_since(published) >= 1_000_000_000 {
             published = now;
-            shared.publish(lane, &source, &decoder, &exchange, &worker);
+            shared.publish(lane, &source, &blocks, &decoder, &exchange, &worker);
         }
         if shared.stop.load(Ordering::Relaxed) {
             // What the kernel still holds is read before the end, for a bounded time. A source that was idle before we
@@ -287,7 +305,7 @@ fn capture_loop(
     let _ = sender.send((lane, Batch::live(finished, connections, Mark::END, writer.as_mut())));
     // The kernel's last word on what it dropped.
     source.refresh();
-    shared.publish(lane, &source, &decoder, &exchange, &worker);
+    shared.publish(lane, &source, &blocks, &decoder, &exchange, &worker);
     result
 }
 

@@ -114,6 +114,11 @@ impl Keys {
         }
     }
 
+    /// Returns what was counted of what was read whole, and of blocks.
+    pub(crate) fn counters(&self) -> KeyLogCounters {
+        self.counters
+    }
+
     /// Reads secrets blocks.
     pub(crate) fn read(&mut self, blocks: &[Secrets]) -> Vec<KeyLine> {
         let mut lines = Vec::new();

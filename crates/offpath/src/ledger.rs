@@ -105,6 +105,7 @@ impl Ledger {
             self.handover.get_or_insert_default().merge(handover);
         }
         self.shards.merge(&lane.shards);
+        self.keys.merge(&lane.keys);
         self.flows_open += lane.flows_open;
         self.held_bytes += lane.held_bytes;
     }

@@ -31,6 +31,8 @@ pub(crate) struct LiveSources {
     pub(crate) names: Vec<String>,
     /// A packet socket was opened.
     pub(crate) interfaces: bool,
+    /// Sources at the end that are pcap-over-IP: the only ones that may hold secrets.
+    pub(crate) streams: usize,
 }
 
 /// Opens everything that `attach` reads from.
@@ -50,6 +52,7 @@ pub(crate) fn open_live(
     let mut open = LiveSources {
         names: [&interfaces[..], &listeners[..], &streams[..]].concat(),
         interfaces: !interfaces.is_empty(),
+        streams: streams.len(),
         ..LiveSources::default()
     };
     if open.names.is_empty() {
