@@ -20,15 +20,15 @@ import tempfile
 import time
 
 offpath, testkit, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
-seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 12.0
+seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 10.0
 RING_MIB, SPACE = 16, "opb-live"
 work = tempfile.TemporaryDirectory(prefix="offpath-live.")
 root = pathlib.Path(work.name)
 cores = sorted(os.sched_getaffinity(0))
 sensor_cores, sender_cores = cores[:2], cores[2:] or cores[:2]
-share = float(os.environ.get("CPU_SHARE", "0" if cores[2:] else "0.4"))
+share = float(os.environ.get("CPU_SHARE", "0" if cores[2:] else "0.25"))
 rates = [int(r) for r in sys.argv[5:]] or [int(r * 1000) for r in (
-    [10, 20, 30, 40, 60, 80, 100, 130, 160, 200, 250] if share else [20, 50, 100, 150, 200, 300, 400, 600])]
+    [10, 20, 30, 40, 60, 80, 100, 120, 150, 180, 220] if share else [20, 50, 100, 150, 200, 300, 400, 600])]
 PERIOD_US = 50_000
 
 
@@ -72,10 +72,18 @@ def suricata_config():
     (root / "suricata.yaml").write_text(text)
 
 
+def lines(path):
+    """Lines of a file, which goes."""
+    with open(path, "rb") as file:
+        count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    os.unlink(path)
+    return count
+
+
 def replay(rate):
-    """Sends at `rate` packets a second for `seconds`; returns the rate that was reached."""
+    """Sends at `rate` packets a second for `seconds`, over and over from new addresses; returns the rate reached."""
     out = sh(*pinned(sender_cores, "tcpreplay", "-i", "live0", "--preload-pcap", f"--pps={rate}", f"--duration={int(seconds)}",
-                     "--loop=0", root / "traffic.pcap"), capture_output=True, text=True).stdout
+                     "--loop=0", "--unique-ip", root / "traffic.pcap"), capture_output=True, text=True).stdout
     sent, took = re.search(r"Actual: (\d+) packets .* sent in ([\d.]+) seconds", out).groups()
     return int(sent) / float(took)
 
@@ -95,7 +103,7 @@ def with_offpath(rate, enter):
     if child.wait():
         sys.exit("offpath failed")
     capture = json.loads(stats.read_text())["capture"]
-    return reached, capture["kernel_dropped"] / max(1, capture["kernel_received"])
+    return reached, capture["kernel_dropped"] / max(1, capture["kernel_received"]), lines(root / "tx.jsonl")
 
 
 def with_suricata(rate, enter):
@@ -117,7 +125,7 @@ def with_suricata(rate, enter):
         sys.exit("suricata said nothing of drops:\n" + (root / "out.log").read_text()[-2000:])
     packets, drops = (sum(int(x[i]) for x in said) for i in (0, 1))
     # Suricata counts dropped packets among the received ones, as the kernel does.
-    return reached, drops / max(1, packets)
+    return reached, drops / max(1, packets), lines(root / "eve.json")
 
 
 sh(testkit, "traffic", "--transactions", 60000, "--bytes", "100MB", "--seed", 1, "--out", root / "traffic.pcap", "--truth",
@@ -135,24 +143,25 @@ try:
         points = []
         for rate in rates:
             with quota() as enter:
-                reached, lost = measure(rate, enter)
-            points.append([reached, lost * 100])
-            rows.append((name, rate, reached, lost * 100))
-            print(f"{name:<15} asked {rate:>8} reached {reached:>9.0f} packets a second, dropped {lost * 100:6.2f} %", flush=True)
+                reached, lost, written = measure(rate, enter)
+            rows.append((name, rate, reached, lost * 100, written))
+            print(f"{name:<15} asked {rate:>8} reached {reached:>9.0f} packets a second, dropped {lost * 100:6.2f} %, "
+                  f"{written} transactions", flush=True)
             if reached < 0.7 * rate:
-                # The sender is at its end.
+                # The sender is at its end: in the table only.
                 break
-        series.append({"name": name, "points": points})
+            points.append([round(reached, -3), lost * 100])
+        series.append({"name": name, "points": sorted(points)})
 finally:
     subprocess.run(["ip", "netns", "del", SPACE])
 folder.mkdir(parents=True, exist_ok=True)
 chart = {"title": "Packets dropped over the rate offered", "x": "packets a second", "y": "% dropped", "series": series}
 (root / "chart.json").write_text(json.dumps(chart))
 sh(testkit, "plot", root / "chart.json", folder / "live-drops.svg")
-table = "| program | packets a second asked | reached | dropped |\n|---|---|---|---|\n"
-table += "".join(f"| {name} | {rate} | {reached:.0f} | {lost:.2f} % |\n" for name, rate, reached, lost in rows)
+table = "| program | packets a second asked | reached | dropped | transactions written |\n|---|---|---|---|---|\n"
+table += "".join(f"| {name} | {rate} | {reached:.0f} | {lost:.2f} % | {written} |\n" for name, rate, reached, lost, written in rows)
 where = "cores of its own" if cores[2:] else "the same two cores"
-held = f", and each program was held to {share:g} cores' time on these two, so that it drops within the sender's reach" if share else ""
+held = f"; each program was held to {share:g} cores' time on these two, so that it drops within the sender's reach" if share else ""
 (folder / "live-drops.md").write_text(
     "# Live drops\n\nMade by `make bench-live`; see [the benchmarks](README.md). The sender ran on "
     f"{where}{held}.\n\n![Packets dropped over the rate offered](live-drops.svg)\n\n{table}")
