@@ -227,6 +227,12 @@ impl<S: StreamSink> Assembly<'_, S> {
                 self.put_on_hold(side, Fresh { start, bytes, cut, ack: run.ack, seen: run.seen });
             }
             self.drain(side, now);
+            if let Some(hold) = self.hold_mut(side)
+                && hold.hole_since.is_some()
+            {
+                // The sender goes on before the hole, so it is no older than this.
+                hold.hole_since = Some(now);
+            }
         } else {
             let held = self.put_on_hold(side, Fresh { start, bytes, cut, ack: run.ack, seen: run.seen });
             let counters = &mut self.core.counters;
@@ -562,8 +568,39 @@ impl<S: StreamSink> Assembly<'_, S> {
             {
                 return;
             }
+            if hold.stalled {
+                // What the receiver has not taken may be made up; the bytes that it asks for come first.
+                let bytes = limits.held_bytes_per_direction_max;
+                let segments = limits.held_segments_per_direction_max;
+                self.drop_held(side, u64::from(bytes), segments as usize);
+                return;
+            }
             self.core.counters.holes_direction_full_total += 1;
             self.skip_to(side, first, now);
+        }
+    }
+
+    /// Drops held bytes, the last first, until no more than so many bytes and segments are left.
+    fn drop_held(&mut self, side: Side, bytes_max: u64, segments_max: usize) {
+        let id = self.conn.dir(side).hold;
+        loop {
+            let Some(hold) = self.core.holds.get_mut(id) else { return };
+            if hold.bytes <= bytes_max && hold.held.len() <= segments_max {
+                break;
+            }
+            let Some(held) = hold.held.pop_back() else { break };
+            let len = held.bytes.len() as u64;
+            hold.bytes -= len;
+            self.core.held_bytes -= len;
+            self.core.held_segments -= 1;
+            self.core.counters.bytes_dropped_unacknowledged_total += len;
+            self.core.recycle(held.bytes);
+        }
+        if let Some(hold) = self.core.holds.get_mut(id)
+            && hold.held.is_empty()
+        {
+            hold.hole_since = None;
+            hold.stalled = false;
         }
     }
 
@@ -578,6 +615,11 @@ impl<S: StreamSink> Assembly<'_, S> {
             hold.evidence = None;
             self.core.counters.holes_acked_total += 1;
             self.skip_to(side, acked.upto, at);
+        } else if hold.stalled && hold.age_due(limits).is_some_and(|t| t <= due) {
+            // The receiver still asks for what is before: it has taken nothing of what is behind, and the sender has
+            // not sent the rest again. A sender can make such bytes up, to have the rest of the connection ignored.
+            self.drop_held(side, 0, 0);
+            self.conn.dir_mut(side).fin_off = NO_FIN;
         } else if hold.age_due(limits).is_some_and(|t| t <= due) {
             let target = hold.first_start().unwrap_or(fin_off);
             self.core.counters.holes_old_total += 1;

@@ -40,6 +40,8 @@ offpath_types::counters! {
         bytes_bypassed_total,
         /// Bytes dropped: their gap had been given up already.
         bytes_dropped_late_total,
+        /// Bytes dropped: behind a hole that their receiver asked for until they were given up.
+        bytes_dropped_unacknowledged_total,
         /// Bytes dropped: before the byte at which a midstream flow was joined.
         bytes_dropped_before_base_total,
         /// Bytes dropped: start outside the believable window.
@@ -136,6 +138,7 @@ impl StreamCounters {
     /// Returns the captured payload bytes dropped, whatever the reason.
     pub fn bytes_dropped(&self) -> u64 {
         self.bytes_dropped_late_total
+            + self.bytes_dropped_unacknowledged_total
             + self.bytes_dropped_before_base_total
             + self.bytes_dropped_out_of_window_total
             + self.bytes_dropped_after_close_total

@@ -15,8 +15,10 @@
 ///    past what was seen does not count for that: it is as well a lost FIN.
 /// 2. *Old.* `hole_age_nanos` have passed since bytes behind the hole were seen; `hole_stalled_age_nanos`
 ///    where the receiver was seen asking for the hole's first byte meanwhile (the loss is on the network,
-///    so a retransmission will come).
-/// 3. *Full.* A hold limit was reached: the first hole goes, never the newer bytes.
+///    so a retransmission will come). Where none comes, what is behind the hole is dropped: the receiver has
+///    not taken it, and its sender may have made it up to have the rest of the connection ignored.
+/// 3. *Full.* A hold limit was reached: the first hole goes, never the newer bytes. Where the receiver asks for the
+///    hole, the last bytes behind it go.
 /// 4. *Over.* The flow is reset, expires, is evicted, reused, or the capture ends. After a RST, segments
 ///    that it overtook on the mirror have `reset_linger_nanos` left to appear.
 ///

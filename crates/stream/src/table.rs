@@ -5,7 +5,7 @@ use offpath_packet::TcpSegment;
 use offpath_types::{EndReason, FlowInfo, FlowKey, Side, Timestamp};
 
 use crate::assemble::{Accepted, Assembly, Core, Run};
-use crate::conn::{Conn, Dir, Doubt, ENDED, SEEN};
+use crate::conn::{BASED, Conn, Dir, Doubt, ENDED, SEEN, SOFT};
 use crate::embryo::{Early, Embryo, Phase};
 use crate::hold::SEGMENT_OVERHEAD;
 use crate::slab::{NONE, Slab};
@@ -831,7 +831,8 @@ enum Handshake {
 }
 
 /// A client can send a SYN into its own live connection, which its server ignores. So a contradicting SYN
-/// replaces a live flow only when another segment confirms it: a SYN+ACK, or data where it said.
+/// replaces a live flow only when another segment confirms it: of the server, where that is seen, a SYN+ACK or an
+/// acknowledgement of what only the new connection can have sent; else data where it said.
 fn examine_handshake<S: StreamSink>(work: &mut Assembly<'_, S>, segment: &TcpSegment<'_>) -> Handshake {
     let (side, flags, seq) = (segment.side, segment.flags, segment.seq.0);
     let doubt = work.conn.rare.as_ref().and_then(|r| r.doubt);
@@ -840,8 +841,18 @@ fn examine_handshake<S: StreamSink>(work: &mut Assembly<'_, S>, segment: &TcpSeg
     }
     if !flags.syn() {
         let Some(doubt) = doubt else { return Handshake::No };
-        let first = seq == doubt.client_isn.wrapping_add(1);
-        let confirmed = side == doubt.client_side && first && work.conn.dir(side).ahead(seq) != 0;
+        let client = work.conn.dir(doubt.client_side);
+        let begins = doubt.client_isn.wrapping_add(1);
+        let confirmed = if side != doubt.client_side {
+            let ack = segment.ack.0;
+            let window = work.core.limits.window_ahead_max;
+            flags.ack() && client.flags != 0 && client.ahead(ack) > 0 && ack.wrapping_sub(begins) <= window
+        } else {
+            // Of a direction that was never seen at most the other side's acknowledgements say where it is.
+            let server = work.conn.dir(side.flip());
+            let server_seen = server.has(SEEN) || server.flags & (BASED | SOFT) == BASED;
+            seq == begins && client.ahead(seq) != 0 && !server_seen
+        };
         return if confirmed { Handshake::Successor(doubt) } else { Handshake::No };
     }
     let dir = work.conn.dir(side);

@@ -162,6 +162,36 @@ fn a_stalled_receiver_waits_for_every_hole() {
 }
 
 #[test]
+fn bytes_that_the_receiver_never_takes_hide_nothing() {
+    // One byte far ahead, a FIN, or as much as a direction may hold; the server goes on where it was.
+    for (name, far, dropped) in [("byte", 1, 1), ("FIN", 0, 0), ("more than is held", 3_000_000, 3_000_000)] {
+        let mut s = Scene::new();
+        s.handshake(0, 0);
+        s.send(CLIENT, 1, 1, b"a");
+        s.ack(SERVER, 1, 2);
+        if far == 0 {
+            s.fin(CLIENT, 100_000, 1);
+        }
+        for n in 0..(far as u32).div_ceil(1000) {
+            s.send(CLIENT, 100_000 + n * 1000, 1, &vec![b'x'; far.min(1000)]);
+            s.ack(SERVER, 1, 2);
+        }
+        s.ack(SERVER, 1, 2);
+        // It goes on for longer than a hole waits, and rests for longer than that.
+        for n in 0..10u32 {
+            s.idle(ms(4_000));
+            s.send(CLIENT, 2 + n, 1, b"b");
+            s.ack(SERVER, 1, 3 + n);
+        }
+        s.idle(ms(40_000));
+        s.send(CLIENT, 12, 1, b"c");
+        let told: Vec<String> = (0..10).map(|n| format!(">{}:b@0", n + 1)).collect();
+        assert_eq!(s.told(), format!("open >0:a@0 {} >11:c@0", told.join(" ")), "{name}");
+        assert_eq!(s.counters().bytes_dropped_unacknowledged_total, dropped, "{name}");
+    }
+}
+
+#[test]
 fn a_lost_fin_is_no_gap() {
     let mut s = Scene::new();
     s.handshake(0, 0);
@@ -297,6 +327,30 @@ fn reuse_of_the_five_tuple() {
     assert_eq!(s.told(), ">Reused <Reused close");
     s.send(CLIENT, 0x5000_0001, 7_001, b"new");
     assert_eq!(s.told(), "open >0:new@0");
+
+    // Nor do a SYN and data behind it: where the server is seen, it has to agree.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.segment(CLIENT, 777_776, None, TcpFlags::SYN, b"");
+    s.send(CLIENT, 777_777, 1, b"?");
+    s.ack(SERVER, 1, 2);
+    s.send(CLIENT, 2, 1, b"b");
+    s.ack(SERVER, 1, 3);
+    assert_eq!(s.told(), "open >0:a@0 >1:b@0");
+    // Its SYN+ACK lost: it acknowledges what only the new connection can have sent.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"a");
+    s.ack(SERVER, 1, 2);
+    s.segment(CLIENT, 0x5000_0000, None, TcpFlags::SYN, b"");
+    s.send(CLIENT, 0x5000_0001, 7_001, b"new");
+    s.ack(SERVER, 7_001, 0x5000_0004);
+    s.send(SERVER, 7_001, 0x5000_0004, b"200");
+    s.send(CLIENT, 0x5000_0004, 7_004, b"more");
+    assert_eq!(s.told(), "open >0:a@0 >Reused <gap0+7000 <Reused close open <0:200@3");
+    s.idle(ms(3_000));
+    assert_eq!(s.told(), ">gap0+3 >3:more@3");
 
     // One direction only: the client's data confirms it.
     let mut s = Scene::new();
