@@ -84,6 +84,8 @@ anomalies! {
     SpaceBeforeColon = "space_before_colon",
     /// A field name with characters that are no token.
     HeaderNameInvalid = "header_name_invalid",
+    /// White space at an end of a field's value, where HTTP/2 allows none (RFC 9113 §8.2.1).
+    HeaderValuePadded = "header_value_padded",
     /// A NUL or another control character in a head.
     ControlCharacter = "control_character",
     /// A header line without a colon.
@@ -92,7 +94,7 @@ anomalies! {
     RequestLineInvalid = "request_line_invalid",
     /// The method is no token or an unknown one.
     MethodUnknown = "method_unknown",
-    /// The target has characters that RFC 3986 forbids.
+    /// The target, or in HTTP/2 a part of it, has characters that RFC 3986 forbids there.
     TargetInvalid = "target_invalid",
     /// The version is none that is known.
     VersionInvalid = "version_invalid",
@@ -149,8 +151,12 @@ anomalies! {
     HeaderUnresolved = "header_unresolved",
     /// An HTTP/2 header block could not be decoded: malformed, over a limit, or with a part missing.
     HeaderBlockLost = "header_block_lost",
-    /// Pseudo-header fields that are missing, repeated, unknown or out of place (RFC 9113 §8.3).
+    /// Pseudo-header fields that are missing, empty, repeated, unknown or out of place (RFC 9113 §8.3).
     PseudoHeaderInvalid = "pseudo_header_invalid",
+    /// A field of HTTP/1 that is about the connection, in HTTP/2, which forbids it (RFC 9113 §8.2.2).
+    ConnectionField = "connection_field",
+    /// A second head on an HTTP/2 stream after which the message goes on: no trailers (RFC 9113 §8.1).
+    TrailersInvalid = "trailers_invalid",
     /// One side reset the HTTP/2 stream.
     StreamReset = "stream_reset",
     /// The client takes back requests in masses (CVE-2023-44487).

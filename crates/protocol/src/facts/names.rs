@@ -39,7 +39,8 @@ impl Reduced {
             bracket = c == b'[';
             match c {
                 b'.' | b':' | b'$' | b'/' => out.len = 0,
-                b'[' | b']' | b'_' | b'-' | b' ' | b'+' => {}
+                // Some programs end a name at a NUL or pass over what cannot be seen.
+                b'[' | b']' | b'_' | b'-' | b'+' | 0x7f | ..=b' ' => {}
                 _ if out.len < Self::MAX => {
                     out.buf[out.len] = c.to_ascii_lowercase();
                     out.len += 1;

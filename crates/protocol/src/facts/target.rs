@@ -428,6 +428,9 @@ mod tests {
             ("/x?next=/reset/Zq7Zq7Zq7Abcdef0123456789#f", "/x?next=REDACTED#f"),
             // Names.
             ("/x?password%5B%5D=Zq7&pass%2577ord=Zq7", "/x?password%5B%5D=REDACTED&pass%2577ord=REDACTED"),
+            ("/x?token%00=Zq7&%0dtoken=Zq7", "/x?token%00=REDACTED&%0dtoken=REDACTED"),
+            ("/x?token\t=Zq7&to\x7fken\0=Zq7", "/x?token\t=REDACTED&to\x7fken\0=REDACTED"),
+            ("/x?pass%2500word=Zq7", "/x?pass%2500word=REDACTED"),
             ("/x?pin=1234&otp=1&mfa_code=123456", "/x?pin=REDACTED&otp=REDACTED&mfa_code=REDACTED"),
             ("/cb?code=0123456789abcdef&state=0123456789abcdef", "/cb?code=REDACTED&state=REDACTED"),
             ("/cb?ticket=ST-12-Zq7Zq7&assertion=x", "/cb?ticket=REDACTED&assertion=REDACTED"),

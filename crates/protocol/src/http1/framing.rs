@@ -20,19 +20,19 @@ pub(super) enum Body {
 
 /// What the framing fields of one head say.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FramingFields {
+pub(crate) struct FramingFields {
     length: Option<u64>,
     length_seen: bool,
     coding_seen: bool,
     chunked: bool,
     chunked_last: bool,
     /// The oddities found, in framing or elsewhere in the head.
-    pub(super) anomalies: Anomalies,
+    pub(crate) anomalies: Anomalies,
 }
 
 impl FramingFields {
     /// Takes one header field; `odd` where it was written with a space before the colon or folded.
-    pub(super) fn note(&mut self, name: &[u8], value: &[u8], odd: bool) {
+    pub(crate) fn note(&mut self, name: &[u8], value: &[u8], odd: bool) {
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => self.note_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
@@ -92,7 +92,7 @@ impl FramingFields {
     }
 
     /// Marks what only the whole head shows, once all fields were noted.
-    pub(super) fn finish(&mut self, http10: bool) {
+    pub(crate) fn finish(&mut self, http10: bool) {
         if self.coding_seen {
             if self.length_seen {
                 self.anomalies.insert(Anomaly::LengthAndTransferEncoding);
@@ -107,8 +107,13 @@ impl FramingFields {
     }
 
     /// Tells whether the fields announce a body of at least a byte.
-    pub(super) fn announces_body(&self) -> bool {
+    pub(crate) fn announces_body(&self) -> bool {
         self.chunked || self.length.is_some_and(|n| n > 0)
+    }
+
+    /// Returns what Content-Length says: the first that is valid.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// Returns how a request's body ends: without valid fields there is none.
@@ -145,7 +150,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// Takes spaces and tabs off both ends (RFC 9110 §5.6.3).
-pub(super) fn trim_ows(mut text: &[u8]) -> &[u8] {
+pub(crate) fn trim_ows(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
     }

@@ -20,9 +20,12 @@ mod whole;
 use offpath_types::{Anomaly, Chunk, Direction, FlowInfo, IdentityKey, Timestamp, Transaction};
 
 use self::engine::Engine;
+pub(crate) use self::framing::{FramingFields, trim_ows};
+pub(crate) use self::pairing::LONG_POLL_NANOS;
+pub(crate) use self::parse::is_odd_in_target;
 pub(crate) use self::session::Session;
 use self::session::{Owner, State};
-pub(crate) use self::sniff::Searcher;
+pub(crate) use self::sniff::{Searcher, is_known_method, is_token};
 use crate::stage::{Http, Kind};
 use crate::{ProtocolConfig, ProtocolCounters};
 

@@ -30,7 +30,7 @@ use crate::stage::{Next, Seen, Upgrade, Upgraded};
 const ONE_SIDED_WAIT_NANOS: u64 = 200_000_000;
 
 /// How long a server holds a request back before that is a long poll: longer than any page may take.
-const LONG_POLL_NANOS: u64 = 5_000_000_000;
+pub(crate) const LONG_POLL_NANOS: u64 = 5_000_000_000;
 
 /// Data pieces and gaps held for one flow: each costs 48 bytes whatever its length.
 pub(super) const HELD_ITEMS_MAX: usize = 256;

@@ -36,7 +36,7 @@ fn check_method(method: &[u8], framing: &mut FramingFields) {
 
 /// Bytes that RFC 3986 forbids and that browsers escape too. (`|`, `^`, `{` and the like are forbidden as
 /// well, but browsers send them raw in queries, so they say nothing.)
-pub(super) fn is_odd_in_target(b: u8) -> bool {
+pub(crate) fn is_odd_in_target(b: u8) -> bool {
     b <= b' ' || b >= 0x7f || matches!(b, b'"' | b'<' | b'>' | b'\\' | b'#')
 }
 

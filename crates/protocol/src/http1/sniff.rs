@@ -68,12 +68,12 @@ pub(super) enum Sniff {
     Junk,
 }
 
-pub(super) const fn is_token(b: u8) -> bool {
+pub(crate) const fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric()
         || matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-pub(super) fn is_known_method(method: &[u8]) -> bool {
+pub(crate) fn is_known_method(method: &[u8]) -> bool {
     METHODS.contains(&method)
 }
 

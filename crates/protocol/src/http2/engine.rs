@@ -36,8 +36,13 @@ impl Engine<'_> {
         self.half(dir).touched = true;
         self.emit_crossings();
         match chunk {
-            Chunk::Data { bytes, offset, seen, .. } => {
-                self.half(dir).next = offset;
+            Chunk::Data { bytes, offset, seen, peer_acked } => {
+                // A mirror swapped the directions, or has only one of them: SETTINGS that the sender read may be unseen.
+                let other = &self.s.halves[dir.flip().index()];
+                let unheard = !other.touched || peer_acked.is_some_and(|acked| acked > other.next);
+                let half = self.half(dir);
+                half.decoder.unheard = unheard;
+                half.next = offset;
                 self.data(dir, bytes, seen);
             }
             Chunk::Gap { len, offset, .. } => self.gap(dir, len, offset),

@@ -6,6 +6,7 @@ use offpath_types::{Anomalies, Anomaly};
 use smallvec::SmallVec;
 
 use crate::head::Header;
+use crate::http1::{FramingFields, is_known_method, is_odd_in_target, is_token, trim_ows};
 
 /// A head's fields, as [`crate::facts`] reads them.
 pub(super) type Headers<'a> = SmallVec<[Header<'a>; 48]>;
@@ -32,7 +33,8 @@ pub(crate) struct Fields {
     /// Their first letters, in wire order: `mpsa` for Firefox, `masp` for Chrome.
     pub(super) pseudo_order: SmallVec<[u8; 6]>,
     pub(super) status: Option<u16>,
-    pub(super) content_length: Option<u64>,
+    /// What they say of the body's length, read as those of HTTP/1: a gateway may write them so.
+    pub(super) framing: FramingFields,
     pub(super) grpc_status: Option<u32>,
     pub(super) is_grpc: bool,
     pub(super) unresolved: u32,
@@ -56,13 +58,12 @@ impl Fields {
             return self.push_pseudo(pseudo, value);
         }
         let Some(value) = value else { return };
-        self.check(name, value);
+        let value = self.check(name, value);
         match name {
             b"cookie" => {
                 let at = self.keep(value);
                 return self.cookies.push(at);
             }
-            b"content-length" => self.content_length = number(value),
             b"grpc-status" => self.grpc_status = number(value).and_then(|n| u32::try_from(n).ok()),
             b"content-type" => self.is_grpc |= value.starts_with(b"application/grpc"),
             b"host" => {
@@ -71,7 +72,6 @@ impl Fields {
                     return;
                 }
             }
-            b"transfer-encoding" => self.anomalies.insert(Anomaly::TransferEncodingInvalid),
             _ => {}
         }
         if self.regular.len() >= headers_max {
@@ -104,33 +104,86 @@ impl Fields {
         self.pseudo |= bit;
         self.pseudo_order.push(name[0]);
         let Some(value) = value else { return };
-        self.check(b"", value);
+        self.check_text(value);
+        if value.is_empty() {
+            self.anomalies.insert(Anomaly::PseudoHeaderInvalid);
+        }
         match bit {
-            METHOD => self.method = Some(self.keep(value)),
-            PATH => self.path = Some(self.keep(value)),
-            AUTHORITY => self.authority = Some(self.keep(value)),
+            METHOD => self.method = Some(self.keep_method(value)),
+            PATH => self.path = Some(self.keep_path(value)),
+            SCHEME => {
+                let odd = |b: &u8| !b.is_ascii_alphanumeric() && !matches!(b, b'+' | b'-' | b'.');
+                self.mark(value.iter().any(odd), Anomaly::TargetInvalid);
+            }
+            AUTHORITY => {
+                let odd = |b: &u8| is_odd_in_target(*b) || matches!(b, b'/' | b'?' | b'@');
+                self.mark(value.iter().any(odd), Anomaly::TargetInvalid);
+                // A path or query behind it could hold anything, and is no host.
+                let end = |b: &u8| matches!(b, b'/' | b'\\' | b'?' | b'#' | ..=b' ');
+                self.authority = Some(self.keep(value.split(end).next().unwrap_or_default()));
+            }
             STATUS => {
                 self.status = number(value).and_then(|s| u16::try_from(s).ok()).filter(|_| value.len() == 3);
-                if self.status.is_none() {
-                    self.anomalies.insert(Anomaly::StatusLineInvalid);
-                }
+                // Nothing is switched in HTTP/2 (RFC 9113 §8.6).
+                self.mark(!matches!(self.status, Some(100 | 102..)), Anomaly::StatusLineInvalid);
             }
             _ => {}
         }
     }
 
-    /// What HTTP/1 could not carry as it is: the raw material of smuggling through a gateway.
-    fn check(&mut self, name: &[u8], value: &[u8]) {
-        if name.iter().any(|b| b.is_ascii_uppercase() || *b <= b' ' || matches!(b, b':' | 0x7f..)) {
-            self.anomalies.insert(Anomaly::HeaderNameInvalid);
-        }
-        if value.iter().any(|b| matches!(b, 0 | b'\r' | b'\n')) {
-            self.anomalies.insert(Anomaly::ControlCharacter);
+    fn mark(&mut self, odd: bool, anomaly: Anomaly) {
+        if odd {
+            self.anomalies.insert(anomaly);
         }
     }
 
-    /// Joins cookie crumbs (RFC 9113 §8.2.3) once all fields are in.
+    /// Keeps a method; of one that is no token what a gateway that writes it into a request line would pass on as such.
+    fn keep_method(&mut self, value: &[u8]) -> Range<u32> {
+        self.mark(!is_known_method(value), Anomaly::MethodUnknown);
+        let from = value.iter().position(|b| is_token(*b)).unwrap_or(value.len());
+        self.keep(value[from..].split(|b| !is_token(*b)).next().unwrap_or_default())
+    }
+
+    /// Keeps a path, up to a space as in HTTP/1: what follows may be a whole request.
+    fn keep_path(&mut self, value: &[u8]) -> Range<u32> {
+        let origin = value.is_empty() || value.starts_with(b"/") || value == b"*";
+        self.mark(!origin || value.iter().any(|b| is_odd_in_target(*b)), Anomaly::TargetInvalid);
+        let value = trim_ows(value);
+        self.keep(value.split(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).next().unwrap_or_default())
+    }
+
+    /// Marks what HTTP/1 could not carry as it is, or not to the same end: the raw material of smuggling through a gateway.
+    /// Returns the value without white space around it.
+    fn check<'a>(&mut self, name: &[u8], value: &'a [u8]) -> &'a [u8] {
+        let odd = |b: &u8| b.is_ascii_uppercase() || !is_token(*b);
+        self.mark(name.is_empty() || name.iter().any(odd), Anomaly::HeaderNameInvalid);
+        self.check_text(value);
+        let trimmed = trim_ows(value);
+        let padded = trimmed.len() < value.len();
+        self.mark(padded, Anomaly::HeaderValuePadded);
+        self.framing.note(name, trimmed, padded);
+        let is = |forbidden: &str| name.eq_ignore_ascii_case(forbidden.as_bytes());
+        match name.len() {
+            2 => self.mark(is("te") && !trimmed.eq_ignore_ascii_case(b"trailers"), Anomaly::ConnectionField),
+            7 => self.mark(is("upgrade"), Anomaly::ConnectionField),
+            10 => self.mark(is("connection") || is("keep-alive"), Anomaly::ConnectionField),
+            16 => self.mark(is("proxy-connection"), Anomaly::ConnectionField),
+            17 => self.mark(is("transfer-encoding"), Anomaly::TransferEncodingInvalid),
+            _ => {}
+        }
+        trimmed
+    }
+
+    fn check_text(&mut self, value: &[u8]) {
+        let control = |b: &u8| matches!(b, 0..=8 | 10..=0x1f | 0x7f);
+        self.mark(value.iter().any(control), Anomaly::ControlCharacter);
+    }
+
+    /// Marks what only the whole head shows, and joins cookie crumbs (RFC 9113 §8.2.3), once all fields are in.
     pub(super) fn end(&mut self) {
+        self.framing.finish(false);
+        self.anomalies.extend(self.framing.anomalies);
+        self.mark(self.has_status() && self.pseudo != STATUS, Anomaly::PseudoHeaderInvalid);
         let crumbs = std::mem::take(&mut self.cookies);
         let at = match &crumbs[..] {
             [] => return,
@@ -160,6 +213,11 @@ impl Fields {
         }
     }
 
+    /// Pseudo-header fields, which trailers must not have (RFC 9113 §8.1).
+    pub(super) fn has_pseudo(&self) -> bool {
+        self.pseudo != 0
+    }
+
     pub(super) fn has_status(&self) -> bool {
         self.pseudo & STATUS != 0
     }
@@ -174,7 +232,7 @@ impl Fields {
     }
 
     pub(super) fn path_known(&self) -> bool {
-        self.path.is_some()
+        self.path.as_ref().is_some_and(|path| !path.is_empty())
     }
 
     /// The target: the path, or the authority of a CONNECT.

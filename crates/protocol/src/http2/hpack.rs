@@ -94,6 +94,8 @@ pub(crate) struct Decoder {
     size_max: u32,
     /// Largest size that the peer was ever allowed; `None`: not known.
     allowed: Option<u32>,
+    /// The other side may have allowed more, in what was not seen of it yet.
+    pub(super) unheard: bool,
     seen_all: bool,
 }
 
@@ -136,6 +138,7 @@ impl Decoder {
             size_min: 0,
             size_max: TABLE_BYTES_START,
             allowed: Some(TABLE_BYTES_START),
+            unheard: false,
             seen_all: true,
         }
     }
@@ -227,7 +230,10 @@ impl Decoder {
 
     fn resize(&mut self, size: u32) -> Result<(), HpackError> {
         if self.allowed.is_some_and(|allowed| size > allowed) {
-            return Err(HpackError::TableSizeTooLarge);
+            if !self.unheard {
+                return Err(HpackError::TableSizeTooLarge);
+            }
+            self.allow(size);
         }
         self.size_max = size;
         self.evict();

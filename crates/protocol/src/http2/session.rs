@@ -79,6 +79,8 @@ pub(super) struct Side {
     pub(super) head: bool,
     pub(super) done: bool,
     pub(super) whole: bool,
+    /// Its head could not be read.
+    pub(super) unread: bool,
     /// Frames of its direction were lost while it was open: its end may be among them.
     pub(super) cut: bool,
     pub(super) content_length: Option<u64>,

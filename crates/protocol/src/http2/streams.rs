@@ -7,13 +7,14 @@
 //! of them, the highest number and the losses of the direction tell.
 
 use offpath_types::{
-    Anomaly, BodyHint, Direction, FlowInfo, HttpVersion, RpcFacts, Span, Timestamp, Transaction,
+    Anomaly, BodyHint, Direction, FlowInfo, HttpVersion, Pace, RpcFacts, Span, Timestamp, Transaction,
 };
 
 use super::engine::{Engine, broken, has_gap};
 use super::fields::Fields;
 use super::session::{Block, Side, Stream};
 use crate::head::{RequestHead, ResponseHead};
+use crate::http1::LONG_POLL_NANOS;
 use crate::stage::Seen;
 
 /// How long a request waits for a response on a flow that never showed one: longer than mirrors reorder.
@@ -55,6 +56,7 @@ impl Engine<'_> {
                     return;
                 }
                 stream.tx.anomalies.extend(fields.anomalies);
+                mark_trailers(&mut stream.tx, block, fields);
                 stream.tx.ended = stream.tx.ended.max(seen);
                 if block.end_stream {
                     self.message_end(dir, id, seen, true);
@@ -102,9 +104,13 @@ impl Engine<'_> {
         let head = RequestHead { method, target, version: tx.version, headers: &headers };
         stream.request.tap = self.http.facts.request_head(&head, tx);
         stream.request.head = true;
-        stream.request.content_length = fields.content_length;
+        stream.request.unread = fields.anomalies.contains(Anomaly::HeaderBlockLost);
+        stream.request.content_length = fields.framing.length();
         stream.is_head = method == b"HEAD";
         stream.is_connect = method == b"CONNECT";
+        if (stream.is_connect || method == b"TRACE") && fields.framing.announces_body() {
+            tx.anomalies.insert(Anomaly::BodyUnexpected);
+        }
         if method.is_empty() || !(fields.path_known() || stream.is_connect) {
             tx.endpoint = Span::ABSENT;
             tx.endpoint_hash = 0;
@@ -125,32 +131,54 @@ impl Engine<'_> {
         self.open(id, block.started);
         let Some(stream) = self.s.streams.get_mut(&id) else { return };
         stream.tx.anomalies.extend(fields.anomalies);
+        let waited = block.started.nanos_since(stream.tx.ended);
         stream.tx.ended = stream.tx.ended.max(seen);
         if let Some(status) = fields.grpc_status {
             rpc(&mut stream.tx).status = Some(status);
         }
         let trailers = stream.response.head && !(stream.tx.status.is_none() && fields.has_status());
         let interim = matches!(fields.status, Some(100 | 102..=199));
-        if interim && !trailers {
+        if trailers {
+            mark_trailers(&mut stream.tx, block, fields);
+        } else if interim && !block.end_stream {
             stream.tx.interim_responses = stream.tx.interim_responses.saturating_add(1);
-        } else if !trailers {
+        } else {
+            if interim {
+                // No answer follows.
+                stream.tx.anomalies.insert(Anomaly::StatusLineInvalid);
+            }
             if !fields.has_status() && fields.unresolved == 0 && !fields.is_cut {
                 stream.tx.anomalies.insert(Anomaly::PseudoHeaderInvalid);
             }
             stream.response.head = true;
-            stream.response.content_length = fields.content_length;
+            stream.response.unread = fields.anomalies.contains(Anomaly::HeaderBlockLost);
+            stream.response.content_length = fields.framing.length();
+            if matches!(fields.status, Some(204 | 205)) && fields.framing.announces_body() {
+                stream.tx.anomalies.insert(Anomaly::BodyUnexpected);
+            }
             // A 101 that led here was no answer yet.
             stream.tx.status = fields.status;
             let headers = fields.headers();
             let status = fields.status.unwrap_or(0);
             let head = ResponseHead { version: stream.tx.version, status, headers: &headers };
+            let pace = match stream.request.head && stream.request.done && waited >= LONG_POLL_NANOS {
+                true => Pace::Held,
+                false => Pace::AtOnce,
+            };
+            self.http.counters.long_polls_total += u64::from(pace == Pace::Held);
+            stream.tx.pace = pace;
             stream.response.tap = self.http.facts.response_head(&head, &mut stream.tx);
+            if stream.is_head || block.end_stream {
+                stream.tx.pace = pace;
+            }
             if stream.is_connect && (200..300).contains(&status) {
                 stream.tx.anomalies.insert(Anomaly::Tunnelled);
             }
         }
         if block.end_stream {
             self.message_end(dir, id, seen, true);
+        } else if stream.tx.pace == Pace::Streamed {
+            self.settle(id);
         }
     }
 
@@ -260,7 +288,8 @@ impl Engine<'_> {
         let (side, tx) = stream.side(request);
         side.done = true;
         tx.ended = tx.ended.max(seen);
-        side.whole = whole && side.head && !side.cut && !has_gap(tx.anomalies, request);
+        let read = side.head && !side.unread && (request || tx.status.is_some());
+        side.whole = whole && read && !side.cut && !has_gap(tx.anomalies, request);
         if !side.head && !request {
             tx.anomalies.insert(Anomaly::ResponseGap);
         }
@@ -268,6 +297,9 @@ impl Engine<'_> {
         if side.whole && !bodyless && side.content_length.is_some_and(|n| n != bytes) {
             // A gateway to HTTP/1 that passes both on is open to smuggling.
             tx.anomalies.insert(Anomaly::ContentLengthConflict);
+        }
+        if bodyless && bytes > 0 {
+            tx.anomalies.insert(Anomaly::BodyUnexpected);
         }
         if let Some(tap) = side.tap.take() {
             if request {
@@ -283,10 +315,18 @@ impl Engine<'_> {
     fn settle(&mut self, id: u32) {
         let requests = self.s.request_dir();
         let (lossy, responses_ended) = (self.half(requests).lossy, self.half(requests.flip()).ended);
-        let Some(stream) = self.s.streams.get(&id) else { return };
-        let (request, response) = (&stream.request, &stream.response);
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        let (request, response) = (&stream.request, &mut stream.response);
         let unasked = !request.head && (lossy || id <= self.s.highest);
-        if response.done && (request.done || request.cut || unasked) || request.done && responses_ended {
+        let asked = request.done || request.cut || unasked;
+        if asked && !response.done && stream.tx.pace == Pace::Streamed {
+            // An event stream may go on for hours, and nothing of it is looked into: its transaction ends with its head.
+            response.done = true;
+            let read = !response.unread && stream.tx.status.is_some();
+            response.whole = read && !response.cut && !has_gap(stream.tx.anomalies, false);
+            self.http.counters.event_streams_total += 1;
+        }
+        if response.done && asked || request.done && responses_ended {
             self.abort(id, &[]);
         }
     }
@@ -347,7 +387,7 @@ impl Engine<'_> {
                 if let Some(tap) = side.tap.as_deref_mut() {
                     self.http.facts.body_gap(tap);
                 }
-                if request && stream.response.done {
+                if request && (stream.response.done || stream.tx.pace == Pace::Streamed) {
                     answered.push(*id);
                 }
             }
@@ -437,6 +477,16 @@ impl Stream {
 /// Tells whether a head on a stream that nobody opened is a trailer of a message whose head was lost.
 fn is_lost_trailer(fields: &Fields, lossy: bool) -> bool {
     lossy && fields.is_request().is_none() && fields.unresolved == 0 && !fields.is_cut
+}
+
+/// Marks a second head that trailers cannot be: a response within the response, for one.
+fn mark_trailers(tx: &mut Transaction, block: &Block, fields: &Fields) {
+    if fields.has_pseudo() {
+        tx.anomalies.insert(Anomaly::PseudoHeaderInvalid);
+    }
+    if !block.end_stream {
+        tx.anomalies.insert(Anomaly::TrailersInvalid);
+    }
 }
 
 fn count(tx: &mut Transaction, request: bool, len: u64) {

@@ -1,7 +1,7 @@
 //! Dialogues made of frames; each is run whole, and again cut at every byte.
 
 use offpath_types::{
-    BodyHint, Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Peer, Timestamp,
+    BodyHint, Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Pace, Peer, Timestamp,
     Transaction, TunnelId,
 };
 
@@ -25,6 +25,10 @@ const PRIO: u8 = 0x20;
 #[derive(Clone, Debug)]
 enum What {
     Data(Vec<u8>),
+    /// Sent by one that had received so many bytes more of the other direction than came here.
+    Ahead(u64, Vec<u8>),
+    /// Seconds.
+    Wait(u64),
     Gap(u64),
     End,
 }
@@ -96,13 +100,14 @@ fn run(
         now = now.plus_nanos(1_000_000);
         let d = dir.index();
         match what {
-            What::Data(bytes) => {
+            What::Data(bytes) | What::Ahead(_, bytes) => {
+                let ahead = if let What::Ahead(ahead, _) = what { *ahead } else { 0 };
                 let mut from = 0;
                 for to in cuts(bytes.len()).into_iter().chain([bytes.len()]).filter(|c| *c <= bytes.len()) {
                     if to <= from {
                         continue;
                     }
-                    let peer_acked = Some(next[1 - d]);
+                    let peer_acked = Some(next[1 - d] + ahead);
                     let chunk =
                         Chunk::Data { bytes: &bytes[from..to], offset: next[d], peer_acked, seen: now };
                     http.chunk(&mut s, &flow, *dir, chunk, now, &mut out);
@@ -110,6 +115,7 @@ fn run(
                     from = to;
                 }
             }
+            What::Wait(secs) => now = now.plus_nanos(secs * 1_000_000_000),
             What::Gap(len) => {
                 let chunk = Chunk::Gap { len: *len, offset: next[d], seen: now };
                 http.chunk(&mut s, &flow, *dir, chunk, now, &mut out);
@@ -158,7 +164,11 @@ fn check(
     assert_eq!(got, want, "{name}");
     let bytewise = run(&config, midstream, events, |len| (1..len).collect());
     assert_eq!(bytewise.0, whole.0, "{name}, byte by byte");
-    let longest = events.iter().map(|(_, w)| if let What::Data(b) = w { b.len() } else { 0 }).max().unwrap();
+    let longest = events.iter().map(|(_, w)| match w {
+        What::Data(b) | What::Ahead(_, b) => b.len(),
+        _ => 0,
+    });
+    let longest = longest.max().unwrap();
     for at in 1..longest {
         assert_eq!(run(&config, midstream, events, |_| vec![at]).0, whole.0, "{name}, cut at {at}");
     }
@@ -297,7 +307,315 @@ fn what_a_stream_may_suffer() {
                 client(&[frame(HEADERS, EH | ES, 1, &[0x80]), head(3, "/b")]),
                 down(&[settings(), status(1, "400"), status(3, "200")]),
             ],
-            vec!["1 - - 400 0>0 whole [header_block_lost]", "3 GET /b 200 0>0 whole"],
+            vec!["1 - - 400 0>0 [header_block_lost]", "3 GET /b 200 0>0 whole"],
+        ),
+    ] {
+        check(name, false, &events, &want);
+    }
+}
+
+/// A request's fields with those of `list` in place of the usual ones, or behind them.
+fn request_with(list: &[(&str, &str)]) -> Vec<u8> {
+    let mut all = vec![(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "h.test")];
+    for (name, value) in list {
+        match all.iter_mut().find(|(n, _)| n == name && n.starts_with(':')) {
+            Some(field) => field.1 = value,
+            None => all.push((name, value)),
+        }
+    }
+    fields(&all)
+}
+
+#[test]
+fn requests_that_a_gateway_must_not_pass_on_are_marked() {
+    let post = "1 POST /a 200 5>0 whole";
+    for (list, want) in [
+        (&[("te", "trailers"), ("content-length", "5"), ("tE", "trailers")][..], "[header_name_invalid]"),
+        (&[("content-length", "0"), ("content-length", "5")], "[content_length_conflict]"),
+        (&[("content-length", "5"), ("content-length", "5")], "[content_length_repeated]"),
+        (&[("content-length", "+5")], "[content_length_invalid]"),
+        (&[("content-length", "5, 6")], "[content_length_conflict]"),
+        (&[("Content-Length", "7")], "[header_name_invalid content_length_conflict]"),
+        (&[("content-length", " 5")], "[header_value_padded]"),
+        (&[("transfer-encoding", "chunked")], "[transfer_encoding_invalid]"),
+        (&[("Transfer-Encoding", "x")], "[header_name_invalid transfer_encoding_invalid]"),
+        (
+            &[("transfer-encoding", "chunked\t"), ("content-length", "5")],
+            "[header_value_padded length_and_transfer_encoding transfer_encoding_invalid \
+             transfer_encoding_obfuscated]",
+        ),
+        (&[("connection", "x-forwarded-for")], "[connection_field]"),
+        (&[("proxy-connection", "close")], "[connection_field]"),
+        (&[("keep-alive", "timeout=5")], "[connection_field]"),
+        (&[("upgrade", "h2c")], "[connection_field]"),
+        (&[("te", "trailers, deflate")], "[connection_field]"),
+        (&[("host", "evil.test")], "[host_conflict]"),
+        (&[("x a", "b")], "[header_name_invalid]"),
+        (&[("", "b")], "[header_name_invalid]"),
+        (&[("x", "a\r\nb: c")], "[control_character]"),
+        (&[("x", "a\0b")], "[control_character]"),
+        (&[("x", "a\u{1}b")], "[control_character]"),
+        (&[("x", "a ")], "[header_value_padded]"),
+        (&[(":scheme", "http://evil.test/?")], "[target_invalid]"),
+        (&[(":scheme", "")], "[pseudo_header_invalid]"),
+        (&[(":authority", "h.test/admin?x=")], "[target_invalid]"),
+        (&[(":authority", "ann:pw@h.test")], "[target_invalid]"),
+        (&[(":authority", "h.test\r\nx: y")], "[control_character target_invalid]"),
+        (&[(":status", "200")], "[pseudo_header_invalid]"),
+    ] {
+        let events = [
+            client(&[frame(HEADERS, EH, 1, &request_with(list)), frame(DATA, ES, 1, b"hello")]),
+            down(&[settings(), frame(HEADERS, EH | ES, 1, &[0x88])]),
+        ];
+        let (txs, _) = check(&format!("{list:?}"), false, &events, &[&format!("{post} {want}")]);
+        assert_eq!(txs[0].text.get(txs[0].domain), b"h.test", "{list:?}");
+    }
+}
+
+#[test]
+fn a_request_line_is_not_smuggled_in_a_part_of_one() {
+    for (list, want) in [
+        (&[(":method", "GET /admin?token=Zq7 HTTP/1.1")][..], "GET /a 200 0>0 whole [method_unknown]"),
+        (&[(":method", " GET")], "GET /a 200 0>0 whole [method_unknown]"),
+        (&[(":method", "BREW")], "BREW /a 200 0>0 whole [method_unknown]"),
+        (&[(":method", "GET\r\nx: Zq7")], "GET /a 200 0>0 whole [control_character method_unknown]"),
+        (&[(":method", "")], "- /a 200 0>0 whole [method_unknown pseudo_header_invalid]"),
+        (&[(":method", "TRACE"), ("content-length", "0")], "TRACE /a 200 0>0 whole"),
+        (&[(":path", "/a HTTP/1.1 Zq7")], "POST /a 200 0>0 whole [target_invalid]"),
+        (&[(":path", " /a\tZq7")], "POST /a 200 0>0 whole [target_invalid]"),
+        (&[(":path", "/a\r\nx: Zq7")], "POST /a 200 0>0 whole [control_character target_invalid]"),
+        (&[(":path", "")], "POST - 200 0>0 whole [pseudo_header_invalid]"),
+        (&[(":path", "a?token=Zq7")], "POST a?token=REDACTED 200 0>0 whole [target_invalid]"),
+        (
+            &[(":path", "http://u:Zq7@x/b"), ("host", "x")],
+            "POST http://REDACTED@x/b 200 0>0 whole [target_invalid host_conflict]",
+        ),
+        (&[(":path", "/a?token%00=Zq7")], "POST /a?token%00=REDACTED 200 0>0 whole"),
+        (&[(":method", "OPTIONS"), (":path", "*")], "OPTIONS * 200 0>0 whole"),
+    ] {
+        let events = [
+            client(&[frame(HEADERS, EH | ES, 1, &request_with(list))]),
+            down(&[settings(), frame(HEADERS, EH | ES, 1, &[0x88])]),
+        ];
+        let (txs, _) = check(&format!("{list:?}"), false, &events, &[&format!("1 {want}")]);
+        assert!(!format!("{:?}", txs[0]).contains("Zq7"), "{list:?}");
+    }
+}
+
+#[test]
+fn responses_that_a_gateway_must_not_pass_on_are_marked() {
+    let head = |flags, list: &[(&str, &str)]| frame(HEADERS, EH | flags, 1, &fields(list));
+    let ok = head(0, &[(":status", "200")]);
+    let end = frame(DATA, ES, 1, b"");
+    for (name, answer, want) in [
+        ("none", vec![ok.clone(), end.clone()], "200 0>0 whole"),
+        (
+            "a second response",
+            vec![ok.clone(), frame(DATA, 0, 1, b"abc"), head(ES, &[(":status", "500")])],
+            "200 0>3 whole [pseudo_header_invalid]",
+        ),
+        (
+            "trailers in the middle",
+            vec![ok.clone(), head(0, &[("x", "y")]), end.clone()],
+            "200 0>0 whole [trailers_invalid]",
+        ),
+        (
+            "a second response that goes on",
+            vec![ok.clone(), head(0, &[(":status", "302")]), end.clone()],
+            "200 0>0 whole [pseudo_header_invalid trailers_invalid]",
+        ),
+        (
+            "a protocol that is switched",
+            vec![head(0, &[(":status", "101")]), end.clone()],
+            "101 0>0 whole [status_line_invalid]",
+        ),
+        (
+            "nothing but an interim one",
+            vec![head(ES, &[(":status", "103")])],
+            "103 0>0 whole [status_line_invalid]",
+        ),
+        ("a status below all", vec![head(ES, &[(":status", "099")])], "99 0>0 whole [status_line_invalid]"),
+        ("a status of four digits", vec![head(ES, &[(":status", "2000")])], "- 0>0 [status_line_invalid]"),
+        ("no status", vec![head(ES, &[("x", "y")])], "- 0>0 [pseudo_header_invalid]"),
+        (
+            "a request's field",
+            vec![head(ES, &[(":status", "200"), (":path", "/")])],
+            "200 0>0 whole [pseudo_header_invalid]",
+        ),
+        (
+            "lengths",
+            vec![
+                head(0, &[(":status", "200"), ("content-length", "1"), ("content-length", "0")]),
+                end.clone(),
+            ],
+            "200 0>0 whole [content_length_conflict]",
+        ),
+        (
+            "a body where none may be",
+            vec![head(0, &[(":status", "204")]), frame(DATA, ES, 1, b"abc")],
+            "204 0>3 whole [body_unexpected]",
+        ),
+        (
+            "a connection's field",
+            vec![head(ES, &[(":status", "200"), ("connection", "close")])],
+            "200 0>0 whole [connection_field]",
+        ),
+        (
+            "a block that is no HPACK behind the status",
+            vec![frame(HEADERS, EH | ES, 1, &[0x88, 0x80])],
+            "200 0>0 [header_block_lost]",
+        ),
+    ] {
+        let events =
+            [client(&[frame(HEADERS, EH | ES, 1, &get("/a"))]), down(&[settings(), answer.concat()])];
+        check(name, false, &events, &[&format!("1 GET /a {want}")]);
+    }
+    let request = [
+        client(&[
+            frame(HEADERS, EH, 1, &request_with(&[])),
+            frame(HEADERS, EH, 1, &fields(&[("x", "y")])),
+            frame(HEADERS, EH | ES, 1, &fields(&[(":path", "/b")])),
+        ]),
+        down(&[settings(), ok, end]),
+    ];
+    let want = ["1 POST /a 200 0>0 whole [pseudo_header_invalid trailers_invalid]"];
+    check("heads of a request", false, &request, &want);
+}
+
+#[test]
+fn event_streams_are_handed_on_at_their_heads_and_long_polls_marked() {
+    let stream = fields(&[(":status", "200"), ("content-type", "text/event-stream")]);
+    let head = |flags| frame(HEADERS, EH | flags, 1, &stream);
+    let event = frame(DATA, 0, 1, b"data: x\n\n");
+    let ask = |flags| frame(HEADERS, EH | flags, 1, &get("/e"));
+    let hour = || (UP, What::Wait(3600));
+    let head_only = "1 GET /e 200 0>0 whole";
+    for (name, events, want, pace, at_once) in [
+        (
+            "a stream",
+            vec![
+                client(&[ask(ES)]),
+                down(&[settings(), head(0), event.clone()]),
+                hour(),
+                down(&[event.clone(), frame(HEADERS, EH | ES, 1, &fields(&[("x", "y")]))]),
+            ],
+            vec![head_only],
+            Pace::Streamed,
+            true,
+        ),
+        (
+            "a stream with a gap in it, which the client ends",
+            vec![
+                client(&[ask(ES)]),
+                down(&[settings(), head(0), event[..12].to_vec()]),
+                (DOWN, What::Gap(event.len() as u64 - 12)),
+                hour(),
+                up(&[frame(RST, 0, 1, &[0, 0, 0, 8])]),
+            ],
+            vec![head_only],
+            Pace::Streamed,
+            true,
+        ),
+        (
+            "a stream that begins before the request has ended",
+            vec![
+                client(&[ask(0)]),
+                down(&[settings(), head(0)]),
+                up(&[frame(DATA, ES, 1, b"abc")]),
+                hour(),
+                down(std::slice::from_ref(&event)),
+            ],
+            vec!["1 GET /e 200 3>0 whole"],
+            Pace::Streamed,
+            true,
+        ),
+        (
+            "a stream that has ended with its head",
+            vec![client(&[ask(ES)]), down(&[settings(), head(ES)])],
+            vec![head_only],
+            Pace::AtOnce,
+            true,
+        ),
+        (
+            "a stream after a poll",
+            vec![client(&[ask(ES)]), down(&[settings()]), (UP, What::Wait(5)), down(&[head(0)]), hour()],
+            vec![head_only],
+            Pace::Streamed,
+            false,
+        ),
+        (
+            "a long poll",
+            vec![client(&[ask(ES)]), down(&[settings()]), (UP, What::Wait(5)), down(&[ok(1, "x")])],
+            vec!["1 GET /e 200 0>1 whole"],
+            Pace::Held,
+            false,
+        ),
+        (
+            "a short one",
+            vec![client(&[ask(ES)]), down(&[settings()]), (UP, What::Wait(4)), down(&[ok(1, "x")])],
+            vec!["1 GET /e 200 0>1 whole"],
+            Pace::AtOnce,
+            false,
+        ),
+        (
+            "an upload that takes long",
+            vec![
+                client(&[ask(0)]),
+                down(&[settings()]),
+                (UP, What::Wait(20)),
+                up(&[frame(DATA, ES, 1, b"abc")]),
+                down(&[ok(1, "x")]),
+            ],
+            vec!["1 GET /e 200 3>1 whole"],
+            Pace::AtOnce,
+            false,
+        ),
+    ] {
+        let (txs, counters) = check(name, false, &events, &want);
+        assert_eq!(txs[0].pace, pace, "{name}");
+        let at_once_now = txs[0].emitted.nanos_since(txs[0].started) < 1_000_000_000;
+        assert_eq!(at_once_now, at_once, "{name}");
+        let told = (pace == Pace::Streamed, name.contains("poll"));
+        let counted = (counters.event_streams_total == 1, counters.long_polls_total == 1);
+        assert_eq!(counted, told, "{name}");
+    }
+}
+
+#[test]
+fn a_table_size_is_taken_where_the_other_side_may_have_allowed_it() {
+    // A size of 65536, and a field that enters the table.
+    let first = [vec![0x3f, 0xe1, 0xff, 0x03, 0x88], literal(true, "server", "netty")].concat();
+    let answer = |stream, block: &[u8]| frame(HEADERS, EH | ES, stream, block);
+    let answers = [settings(), answer(1, &first), answer(3, &[0x88, 0xbe])];
+    let allow = frame(SETTINGS, 0, 0, &[0, 1, 0, 1, 0, 0]);
+    let asks = |stream| frame(HEADERS, EH | ES, stream, &get("/a"));
+    let both = [PREFACE.to_vec(), allow.clone(), asks(1), asks(3)].concat();
+    let whole = ["1 GET /a 200 0>0 whole", "3 GET /a 200 0>0 whole"];
+    for (name, events, want) in [
+        (
+            "only the server was captured",
+            vec![down(&answers)],
+            vec!["1 - - 200 0>0 [request_missing]", "3 - - 200 0>0 [request_missing]"],
+        ),
+        (
+            "the mirror swapped the directions",
+            vec![(DOWN, What::Ahead(both.len() as u64, answers.concat())), up(std::slice::from_ref(&both))],
+            whole.to_vec(),
+        ),
+        (
+            "it swapped a later packet",
+            vec![
+                client(&[asks(1), asks(3)]),
+                (DOWN, What::Ahead(allow.len() as u64, answers.concat())),
+                up(std::slice::from_ref(&allow)),
+            ],
+            whole.to_vec(),
+        ),
+        ("it was said before", vec![up(&[both]), down(&answers)], whole.to_vec()),
+        (
+            "it was not said",
+            vec![client(&[asks(1), asks(3)]), down(&answers)],
+            vec!["1 GET /a - 0>0 [header_block_lost]", "3 GET /a 200 0>0 whole [header_unresolved]"],
         ),
     ] {
         check(name, false, &events, &want);

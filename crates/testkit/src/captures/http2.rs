@@ -48,6 +48,26 @@ pub(super) fn all() -> Vec<Capture> {
             "a page with a pushed style sheet; a download that the client resets; then a burst of 80 requests that it takes back at once.",
             "the pushed one is marked pushed and has no fingerprint, the download is cut (stream_reset), and the burst becomes rapid_reset.",
         ),
+        ethernet(
+            "http2-smuggling",
+            &smuggling(),
+            "requests that a gateway to HTTP/1 must not pass on: two lengths, a length that is no number, a request line in :method and in \
+             :path, an empty :path, fields of the connection, an upper-case name, a NUL and a line end in values; then a response within \
+             a response.",
+            "each is complete and says what is wrong with it; no secret of the smuggled lines is recorded.",
+        ),
+        ethernet(
+            "http2-event-stream",
+            &event_stream(),
+            "an event stream of a minute, one event in ten seconds; beside it a long poll of 30 s and another request.",
+            "three transactions: the stream at its head (pace streamed, complete), the request, the long poll (pace held).",
+        ),
+        ethernet(
+            "http2-swapped",
+            &swapped(),
+            "the mirror delivers the server's first packet, which changes its table size to 65536 bytes, before the client's, which allows it.",
+            "two complete transactions with status 200.",
+        ),
     ]
 }
 
@@ -200,4 +220,103 @@ fn push() -> Vec<Packet> {
         (0..80).flat_map(|i| [ask(5 + 2 * i, "/search"), cancel(5 + 2 * i)].concat()).collect();
     c.send(ToServer, &burst).wait(SECOND / 100).close();
     c.into_packets()
+}
+
+fn smuggling() -> Vec<Packet> {
+    let (mut up, mut down) = (Encoder::new(false), Encoder::new(false));
+    let mut c = started();
+    let usual = [(":method", "POST"), (":scheme", "http"), (":authority", "shop.example"), (":path", "/a")];
+    let shapes: [&[(&str, &str)]; 12] = [
+        &[("content-length", "0"), ("content-length", "5")],
+        &[("content-length", "+5")],
+        &[(":method", "GET /admin?token=b2d7e1c94fa03685 HTTP/1.1")],
+        &[(":path", "/a HTTP/1.1\r\ncookie: sid=b2d7e1c94fa03685")],
+        &[(":path", "")],
+        &[(":path", "/a?token%00=b2d7e1c94fa03685")],
+        &[("connection", "x-forwarded-for")],
+        &[("transfer-encoding", "chunked")],
+        &[("X-Upper", "case")],
+        &[("x-null", "a\0b")],
+        &[("x-line", "a\r\nhost: evil.example")],
+        &[("host", "evil.example")],
+    ];
+    let mut streams = (1..).step_by(2);
+    for (stream, shape) in streams.by_ref().zip(shapes) {
+        let mut fields = usual.to_vec();
+        for (name, value) in shape {
+            match fields.iter_mut().find(|(n, _)| n == name && n.starts_with(':')) {
+                Some(field) => field.1 = value,
+                None => fields.push((name, value)),
+            }
+        }
+        let ask = [
+            frame(kind::HEADERS, END_HEADERS, stream, &up.block(&fields)),
+            frame(kind::DATA, END_STREAM, stream, b"hello"),
+        ]
+        .concat();
+        if stream == 1 {
+            c.send(ToServer, &begin(&ask)).send(ToClient, &hello());
+        } else {
+            c.send(ToServer, &ask);
+        }
+        let no = frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &down.block(&[(":status", "400")]));
+        c.wait(SECOND / 100).send(ToClient, &no).wait(SECOND / 100);
+    }
+    let last = 25;
+    c.send(ToServer, &frame(kind::HEADERS, END_HEADERS | END_STREAM, last, &up.block(&usual)))
+        .wait(SECOND / 100);
+    let twice = [
+        frame(kind::HEADERS, END_HEADERS, last, &down.block(&[(":status", "200")])),
+        frame(kind::DATA, 0, last, b"abc"),
+        frame(kind::HEADERS, END_HEADERS | END_STREAM, last, &down.block(&[(":status", "500")])),
+    ];
+    c.send(ToClient, &twice.concat()).close();
+    c.into_packets()
+}
+
+fn event_stream() -> Vec<Packet> {
+    let (mut up, mut down) = (Encoder::new(true), Encoder::new(true));
+    let mut c = started();
+    let mut ask =
+        |stream, path| frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &up.block(&get(path, AGENT)));
+    c.send(ToServer, &begin(&ask(1, "/events"))).send(ToClient, &hello()).wait(SECOND / 100);
+    let head = down.block(&[(":status", "200"), ("content-type", "text/event-stream")]);
+    c.send(ToClient, &frame(kind::HEADERS, END_HEADERS, 1, &head)).wait(SECOND);
+    c.send(ToServer, &[ask(3, "/poll"), ask(5, "/page")].concat()).wait(SECOND / 100);
+    c.send(ToClient, &answer(&mut down, 5, b"<p>a page</p>"));
+    for event in 1..=6 {
+        c.wait(10 * SECOND).send(ToClient, &frame(kind::DATA, 0, 1, b"data: tick\n\n"));
+        if event == 3 {
+            c.send(ToClient, &answer(&mut down, 3, b"<p>news</p>"));
+        }
+    }
+    c.send(ToClient, &frame(kind::DATA, END_STREAM, 1, &[])).close();
+    c.into_packets()
+}
+
+fn swapped() -> Vec<Packet> {
+    let (mut up, mut down) = (Encoder::new(true), Encoder::new(true));
+    let mut c = started();
+    let asks: Vec<u8> = [1, 3]
+        .into_iter()
+        .flat_map(|s| frame(kind::HEADERS, END_HEADERS | END_STREAM, s, &up.block(&get("/one", AGENT))))
+        .collect();
+    c.send(ToServer, &begin(&asks));
+    let mut answers = hello();
+    for stream in [1, 3] {
+        let mut block = down.block(&[(":status", "200"), ("server", "netty")]);
+        if stream == 1 {
+            block.splice(0..0, [0x3f, 0xe1, 0xff, 0x03]);
+        }
+        answers.extend(frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &block));
+    }
+    c.send(ToClient, &answers).close();
+    let mut packets = c.into_packets();
+    let has = |text: &'static [u8]| move |p: &Packet| p.bytes.windows(text.len()).any(|w| w == text);
+    let (first, second) = (packets.iter().position(has(b"/one")), packets.iter().position(has(b"netty")));
+    if let (Some(first), Some(second)) = (first, second) {
+        let bytes = packets[first].bytes.clone();
+        packets[first].bytes = std::mem::replace(&mut packets[second].bytes, bytes);
+    }
+    packets
 }
