@@ -13,7 +13,9 @@ use super::framing::Body;
 use super::pairing::HELD_ITEMS_MAX;
 use super::parse::{self, BlankLine, Head, Headers};
 use super::proxy::{self, Preface};
-use super::session::{Death, HeldItem, Marked, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN};
+use super::session::{
+    Death, HeadRest, HeldItem, Marked, Owner, Place, Scan, Session, SizeStep, State, UNKNOWN,
+};
 use super::sniff::{Searcher, Sniff, UNDECIDED, Want, sniff};
 use super::socks;
 use super::whole;
@@ -164,8 +166,13 @@ impl Engine<'_> {
                 let found = blank.find(bytes);
                 let n = found.unwrap_or(bytes.len());
                 self.http.counters.skipped_bytes_head_rest_total += n as u64;
-                self.s.halves[d].state = State::HeadRest { blank, then };
+                let half = &mut self.s.halves[d];
+                half.state = State::HeadRest { blank, then };
+                if let Some(rest) = &mut half.rest {
+                    rest.take(&bytes[..n]);
+                }
                 if found.is_some() {
+                    let then = self.head_rest_done(dir, then);
                     self.begin_body(dir, then, place.offset + n as u64, place.seen);
                 }
                 n
@@ -465,12 +472,41 @@ impl Engine<'_> {
             }
         }
         self.http.counters.heads_lenient_total += 1;
+        let mut bytes = bytes;
+        let len = bytes.len();
+        if matches!(end, HeadEnd::TooLong(_)) {
+            // A line that the limit cuts is read with the rest, unless it is the first.
+            let mut rest = Box::<HeadRest>::default();
+            let (first, last) = (memchr::memchr(b'\n', bytes), memchr::memrchr(b'\n', bytes));
+            if let (Some(_), Some(last)) = (first, last) {
+                rest.take(&bytes[last + 1..]);
+                bytes = &bytes[..=last];
+            }
+            self.s.halves[dir.index()].rest = Some(rest);
+        }
         let unfolded = parse::unfold(bytes);
         let mut headers = Headers::new();
         let facts = &self.http.facts;
         let keeps = |name: &[u8]| request && facts.keeps_past_limit(name);
         let head = parse::lenient(request, bytes, unfolded.as_ref(), headers_max, keeps, &mut headers);
-        self.head(dir, &head, &headers, bytes.len(), seen, end);
+        self.head(dir, &head, &headers, len, seen, end);
+    }
+
+    /// A head past the limit on its length has ended; returns how its body ends, `then` by what lay within the limit.
+    fn head_rest_done(&mut self, dir: Direction, then: Body) -> Body {
+        let request = self.is_request(dir);
+        let Some(rest) = self.s.halves[dir.index()].rest.take().filter(|rest| rest.changed) else {
+            return then;
+        };
+        let mut framing = rest.framing;
+        framing.finish(false);
+        framing.anomalies.iter().for_each(|anomaly| self.mark(dir, anomaly));
+        match then {
+            _ if request => framing.request_body(),
+            // By its status or the request's method it has none, whatever its fields say.
+            Body::None => Body::None,
+            _ => framing.response_body(),
+        }
     }
 
     /// Takes a parsed head of `len` bytes that began at the half's `place`.
@@ -491,7 +527,12 @@ impl Engine<'_> {
         head.framing.anomalies.extend(std::mem::take(&mut self.s.halves[d].pending));
         let request = self.is_request(dir);
         match end {
-            HeadEnd::TooLong(_) => head.framing.anomalies.insert(Anomaly::HeadTooLong),
+            HeadEnd::TooLong(_) => {
+                head.framing.anomalies.insert(Anomaly::HeadTooLong);
+                if let Some(rest) = &mut self.s.halves[d].rest {
+                    rest.framing = head.framing;
+                }
+            }
             HeadEnd::Cut { gap } => head.framing.anomalies.insert(broken(request, gap)),
             HeadEnd::Whole => {}
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use offpath_types::{Anomalies, Chunk, Direction, Timestamp, Transaction};
 
-use super::framing::Body;
+use super::framing::{Body, FramingFields};
 use super::parse::BlankLine;
 use crate::facts::BodyTap;
 use crate::http2::{FrameFinder, NEEDED_UNKNOWN};
@@ -101,6 +101,44 @@ pub(super) enum Death {
     Left,
 }
 
+/// The part of a head past the limit on its length. Only framing fields are read there: servers read them too.
+#[derive(Default)]
+pub(super) struct HeadRest {
+    pub(super) framing: FramingFields,
+    /// The line in progress, up to [`REST_LINE_BYTES_MAX`].
+    line: Vec<u8>,
+    /// Such a field was there.
+    pub(super) changed: bool,
+}
+
+/// Bytes of a line that are looked at. Past it: what it says is not known.
+const REST_LINE_BYTES_MAX: usize = 256;
+
+impl HeadRest {
+    /// Takes bytes of the head, up to its end at most.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            let room = REST_LINE_BYTES_MAX - self.line.len();
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.line_done();
+            }
+        }
+    }
+
+    fn line_done(&mut self) {
+        let line = self.line.trim_ascii_end();
+        if let Some(colon) = memchr::memchr(b':', line) {
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            let before = (self.framing.length_seen(), self.framing.coding_seen());
+            let odd = name.ends_with(b" ") || name.ends_with(b"\t");
+            self.framing.note(name.trim_ascii_end(), value, odd);
+            self.changed |= before != (self.framing.length_seen(), self.framing.coding_seen());
+        }
+        self.line.clear();
+    }
+}
+
 /// One direction.
 pub(super) struct Half {
     pub(super) state: State,
@@ -114,6 +152,8 @@ pub(super) struct Half {
     pub(super) next: u64,
     /// Looks into the body in progress.
     pub(super) tap: Option<Box<BodyTap>>,
+    /// Of a head past its limit: what its framing fields say so far.
+    pub(super) rest: Option<Box<HeadRest>>,
     /// Goes to the next message of this direction.
     pub(super) pending: Anomalies,
     /// Bytes searched before the flow was recognised.
@@ -135,6 +175,7 @@ impl Half {
             marks: Vec::new(),
             next: 0,
             tap: None,
+            rest: None,
             pending: Anomalies::default(),
             searched: 0,
             touched: false,

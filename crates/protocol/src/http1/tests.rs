@@ -779,6 +779,63 @@ fn heads_over_the_limits_are_used_as_far_as_they_were_kept() {
 }
 
 #[test]
+fn framing_past_the_limit_on_a_head_holds() {
+    let mut config = ProtocolConfig::default();
+    config.limits.head_bytes_max = 64;
+    let pad = format!("A: {}\\r\\n", "a".repeat(70));
+    let smuggled = r"GET /phantom HTTP/1.1\r\nHost: h\r\n\r\n";
+    for (name, fields, body, response, want) in [
+        (
+            "length",
+            r"Content-Length: 34\r\n",
+            smuggled.to_owned(),
+            "",
+            "POST /a 200 34>0 whole head_too_long",
+        ),
+        (
+            "coding",
+            r"Transfer-Encoding: chunked\r\n",
+            format!(r"22\r\n{smuggled}\r\n0\r\n\r\n"),
+            "",
+            "POST /a 200 34>0 whole head_too_long",
+        ),
+        (
+            "two lengths",
+            r"Content-Length: 34\r\nX: y\r\nContent-length: 5\r\n",
+            smuggled.to_owned(),
+            "",
+            "POST /a 200 34>0 whole head_too_long,content_length_conflict",
+        ),
+        ("of a response", "", String::new(), "x", "POST /a 200 0>3 whole head_too_long"),
+    ] {
+        let response = if response.is_empty() {
+            r"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned()
+        } else {
+            format!(r"HTTP/1.1 200 OK\r\n{pad}Content-Length: 3\r\n\r\nxyz")
+        };
+        let script = format!(
+            r">>> POST /a HTTP/1.1\r\nHost: h\r\n{pad}{fields}\r\n{body}
+            <<< {response}
+            >>> GET /b HTTP/1.1\r\nHost: h\r\n\r\n
+            <<< HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+        );
+        check_with(&config, name, false, &script, &[want, "GET /b 404 0>0 whole"]);
+    }
+    // Cut anywhere, the line that the limit cuts included.
+    for pad in 0..40 {
+        let script = format!(
+            r">>> POST /a HTTP/1.1\r\nHost: h\r\nA: {}\r\nContent-Length: 34\r\nX: {}\r\n\r\n{smuggled}
+            <<< HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "a".repeat(pad),
+            "b".repeat(80),
+        );
+        let outcome = run_with(&config, false, &load(&script));
+        let got: Vec<_> = outcome.txs.iter().map(summary).collect();
+        assert_eq!(got, ["POST /a 200 34>0 whole head_too_long"], "{pad}");
+    }
+}
+
+#[test]
 fn no_number_of_fields_hides_who_the_client_is() {
     let mut config = ProtocolConfig::default();
     config.facts.trusted_proxies = vec!["10.0.0.0/24".parse().unwrap()];
