@@ -36,7 +36,7 @@ pub struct ProtocolLimits {
     /// response (`pipeline_overflow`), which comes out as a half of its own.
     pub open_transactions_per_flow_max: usize,
     /// Requests waiting for their response over all flows of a worker. Past it: the oldest of the flow
-    /// that adds one is given up, as above.
+    /// that adds one is given up, as above. The last eighth is for flows with at most 8 open.
     pub open_transactions_max: usize,
     /// Response bytes of one flow held back until their request arrives. Past it: they are parsed as they are.
     pub early_response_bytes_max: usize,
@@ -52,7 +52,8 @@ pub struct ProtocolLimits {
     pub search_line_bytes_max: usize,
     /// Longest chunk-size line, extensions included. Past it: framing is lost (`chunk_size_invalid`).
     pub chunk_line_bytes_max: u32,
-    /// HTTP/2 streams open on one flow. Past it: the oldest is emitted as it is (`pipeline_overflow`).
+    /// HTTP/2 streams open on one flow. Past it: the oldest is emitted as it is (`pipeline_overflow`), and its response
+    /// comes out as a half of its own.
     pub http2_streams_max: usize,
     /// Field bytes kept of one HTTP/2 head, each field counted with 32 bytes more (RFC 9113 §6.5.2). Past it: the
     /// others are decoded for the header table and not kept (`head_too_long`).
@@ -71,8 +72,11 @@ pub struct ProtocolLimits {
     /// Frames of one direction that carry nothing (empty DATA, SETTINGS, PING, PRIORITY, unknown types): so many at
     /// once, and 100 more a second. Past it: what is open is marked `frame_flood` (CVE-2019-9512 and those beside it).
     pub http2_useless_max: u32,
-    /// Bytes held by all flows of a worker (unfinished heads, held responses). Past it: what the flow that
-    /// needs more holds is dropped as if the capture had missed it.
+    /// Bytes held by all flows of a worker in buffers (unfinished heads, held responses, header tables). Past it: what
+    /// the flow that needs more holds is dropped as if the capture had missed it. Three quarters of it may be kept by
+    /// what is open: texts of requests (past it: the flow that adds one gives up its oldest) and bodies (past it: the
+    /// one that needs more is not looked into, `body_capped`). The last eighth of those is for flows with at most 8
+    /// requests open, and for bodies of at most 4 KiB.
     pub held_bytes_max: usize,
 }
 

@@ -55,7 +55,7 @@ offpath_types::counters! {
         skipped_bytes_bypassed_total,
         /// Bytes of unfinished heads whose flow was cut before their first line ended.
         skipped_bytes_truncated_total,
-        /// Bytes dropped because a worker's `held_bytes_max` was reached.
+        /// Bytes in buffers dropped because `held_bytes_max` was reached.
         skipped_bytes_held_full_total,
         /// Bytes of heads beyond `head_bytes_max`.
         skipped_bytes_head_rest_total,
@@ -109,6 +109,8 @@ offpath_types::counters! {
         http2_pushes_total,
         /// Requests given up because too many were open.
         pipeline_overflow_total,
+        /// Of those, while open requests kept as much as `held_bytes_max` lets them.
+        pipeline_overflow_held_full_total,
         /// Responses held back for their request.
         early_responses_held_total,
         /// Responses parsed without their request because they had been held too long or were too many bytes.

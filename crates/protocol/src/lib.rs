@@ -13,6 +13,7 @@ pub mod head;
 mod http1;
 mod http2;
 mod ident;
+mod kept;
 mod quic;
 mod stage;
 mod tls;

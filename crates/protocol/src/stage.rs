@@ -37,6 +37,7 @@ use crate::facts::Facts;
 use crate::http1::{self, Searcher};
 use crate::http2;
 use crate::ident::FlowNames;
+use crate::kept::{self, Kept};
 use crate::tls::{DecryptCounters, Decryption, KeyStore, Tls};
 use crate::websocket::WebSocket;
 use crate::{AnomalyCounts, ProtocolConfig, ProtocolCounters};
@@ -61,12 +62,23 @@ pub struct Http {
     pub(crate) open_requests: usize,
     /// The shard whose flows come now.
     shard: usize,
-    /// Of the other shards: bytes held and requests open.
-    others: Vec<(usize, usize)>,
+    /// The other shards' books.
+    others: Vec<Books>,
     /// TLS handshakes and ended WebSocket connections that nobody has taken yet.
     pub(crate) connections: Vec<Connection>,
     /// What TLS connections are decrypted with.
     pub(crate) decryption: Decryption,
+}
+
+/// What the flows of a shard hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Books {
+    /// Bytes in buffers.
+    held: usize,
+    /// Bytes that open transactions keep.
+    kept: usize,
+    /// Requests open.
+    requests: usize,
 }
 
 /// The state of one flow: the layer that reads it now.
@@ -261,8 +273,10 @@ impl Layer {
 impl Http {
     /// Makes the stage; `key` turns identities into hashes.
     pub fn new(config: ProtocolConfig, key: IdentityKey) -> Self {
+        let mut facts = Facts::new(config.facts.clone(), key);
+        facts.kept = Kept::of(config.limits.held_bytes_max);
         Self {
-            facts: Facts::new(config.facts.clone(), key),
+            facts,
             config,
             searcher: Searcher::new(),
             counters: ProtocolCounters::default(),
@@ -437,14 +451,15 @@ impl Http {
         &self.facts
     }
 
-    /// Bytes that open sessions hold in buffers.
+    /// Bytes that open sessions hold in buffers, and their open transactions keep.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes + self.others.iter().map(|(bytes, _)| bytes).sum::<usize>()
+        let others: usize = self.others.iter().map(|books| books.held + books.kept).sum();
+        self.held_bytes + self.facts.kept.bytes() + others
     }
 
     /// Requests that wait for their response in open sessions.
     pub fn open_requests(&self) -> usize {
-        self.open_requests + self.others.iter().map(|(_, requests)| requests).sum::<usize>()
+        self.open_requests + self.others.iter().map(|books| books.requests).sum::<usize>()
     }
 }
 
@@ -457,11 +472,34 @@ impl Http {
     fn change_shard(&mut self, shard: usize) {
         let needed = shard.max(self.shard) + 1;
         if self.others.len() < needed {
-            self.others.resize(needed, (0, 0));
+            self.others.resize(needed, Books::default());
         }
-        self.others[self.shard] = (self.held_bytes, self.open_requests);
-        (self.held_bytes, self.open_requests) = std::mem::take(&mut self.others[shard]);
+        let kept = &mut self.facts.kept;
+        self.others[self.shard] =
+            Books { held: self.held_bytes, kept: kept.bytes(), requests: self.open_requests };
+        let books = std::mem::take(&mut self.others[shard]);
+        kept.set(books.kept);
+        (self.held_bytes, self.open_requests) = (books.held, books.requests);
         self.shard = shard;
+    }
+
+    /// Tells whether buffers hold more than there is room for.
+    #[inline]
+    pub(crate) fn holds_too_much(&self) -> bool {
+        self.held_bytes + self.facts.kept.claimed() > self.config.limits.held_bytes_max
+    }
+
+    /// Tells whether a flow with `open` requests open must give one up for another, for the sake of the shard.
+    #[inline]
+    pub(crate) fn is_crowded(&self, open: usize) -> bool {
+        self.open_requests >= kept::share(self.config.limits.open_transactions_max, open)
+            || self.facts.kept.is_full(open)
+    }
+
+    /// Counts a request that is given up because too many are open; `open` on its flow.
+    pub(crate) fn count_overflow(&mut self, open: usize) {
+        self.counters.pipeline_overflow_total += 1;
+        self.counters.pipeline_overflow_held_full_total += u64::from(self.facts.kept.is_full(open));
     }
 
     /// Hands a transaction on: the last step of every layer. `tx.complete` is set already.

@@ -5,7 +5,7 @@
 //!                                                                                    └──▶ (responses) hints
 //! ```
 //! Nothing of a body is kept but its unfinished token and, where it is coded, its first
-//! [`CODED_BYTES_MAX`] bytes as on the wire. How it is cut changes nothing.
+//! [`CODED_BYTES_MAX`] bytes as on the wire; nothing where the shard has no room for those. How it is cut changes nothing.
 
 use super::charset::{START_BYTES, Start, Utf16, start};
 use super::coding::{Codings, Decoded, decode};
@@ -16,6 +16,7 @@ use super::hint::{HintKey, JsonHint, PageHint};
 use super::json::Scanner;
 use super::multipart::MultipartScanner;
 use super::secret::SecretBuf;
+use crate::kept::Kept;
 
 /// How much is kept of a coded body. Past it, its beginning is read (`body_capped`).
 const CODED_BYTES_MAX: usize = 64 << 10;
@@ -81,6 +82,10 @@ pub struct BodyTap {
     keep: bool,
     kept: SecretBuf,
     kept_whole: bool,
+    /// Bytes of these that are on the shard's books.
+    counted: usize,
+    /// The shard had no room for all that was to be kept: nothing is.
+    held_full: bool,
     json: Scanner<JsonKey>,
     form: FormScanner,
     multipart: MultipartScanner,
@@ -95,6 +100,8 @@ pub(super) struct Pushed {
     pub(super) taken: usize,
     pub(super) over_cap: usize,
     pub(super) after_gap: usize,
+    /// From here on nothing is kept, for want of room.
+    pub(super) became_full: bool,
 }
 
 /// What reading needs besides the tap.
@@ -103,6 +110,7 @@ pub(super) struct Reading<'k> {
     pub(super) fields: &'k super::fields::Fields,
     pub(super) scratch: &'k mut SecretBuf,
     pub(super) spare: &'k mut SecretBuf,
+    pub(super) kept: &'k mut Kept,
 }
 
 /// What a body turned out to be.
@@ -150,8 +158,9 @@ impl BodyTap {
             buf.clear();
             buf.shrink(SPARE_BYTES_MAX);
         }
-        (self.capped, self.gap, self.any) = (false, false, false);
+        (self.capped, self.gap, self.any, self.held_full) = (false, false, false, false);
         (self.stage, self.utf16) = (Stage::Start, None);
+        self.counted = 0;
         self.json.reset();
         self.form.reset();
         if self.response {
@@ -163,17 +172,46 @@ impl BodyTap {
 
     pub(super) fn push(&mut self, bytes: &[u8], with: &mut Reading<'_>) -> Pushed {
         if self.gap {
-            return Pushed { taken: 0, over_cap: 0, after_gap: bytes.len() };
+            return Pushed { taken: 0, over_cap: 0, after_gap: bytes.len(), became_full: false };
         }
-        let take = bytes.len().min(self.room);
+        let was_full = self.held_full;
+        let mut take = bytes.len().min(self.room);
         self.room -= take;
-        self.capped |= take < bytes.len();
         if self.codings.is_empty() {
             self.read(&bytes[..take], with);
         } else {
-            self.coded.extend(&bytes[..take]);
+            take = self.room_for(take, with.kept);
+            if !self.held_full {
+                self.coded.extend(&bytes[..take]);
+            }
         }
-        Pushed { taken: take, over_cap: bytes.len() - take, after_gap: 0 }
+        self.capped |= take < bytes.len();
+        let became_full = self.held_full && !was_full;
+        Pushed { taken: take, over_cap: bytes.len() - take, after_gap: 0, became_full }
+    }
+
+    /// Takes room on the shard's books for `want` more bytes; returns for how many there was any. Where there is not
+    /// for all, nothing of the body is kept from here on.
+    fn room_for(&mut self, want: usize, kept: &mut Kept) -> usize {
+        if self.held_full {
+            return 0;
+        }
+        let taken = kept.take(self.counted, want);
+        self.counted += taken;
+        if taken < want {
+            self.held_full = true;
+            kept.remove(self.uncount());
+            for buf in [&mut self.coded, &mut self.first, &mut self.kept] {
+                buf.clear();
+                buf.shrink(0);
+            }
+        }
+        taken
+    }
+
+    /// Takes what this tap keeps off the books; returns how much that is.
+    pub(super) fn uncount(&mut self) -> usize {
+        std::mem::take(&mut self.counted)
     }
 
     pub(super) fn gap(&mut self) {
@@ -374,9 +412,13 @@ impl BodyTap {
             return;
         }
         if self.keep {
-            let take = bytes.len().min(OUTLINED_BYTES_MAX - self.kept.len());
-            self.kept.extend(&bytes[..take]);
-            self.kept_whole &= take == bytes.len();
+            let want = bytes.len().min(OUTLINED_BYTES_MAX - self.kept.len());
+            let take = self.room_for(want, with.kept);
+            self.keep = !self.held_full;
+            self.kept_whole &= self.keep && take == bytes.len();
+            if self.keep {
+                self.kept.extend(&bytes[..take]);
+            }
         }
         let mut collector = collector(&mut self.found, with);
         match format {
@@ -384,9 +426,12 @@ impl BodyTap {
             Format::Form => self.form.feed(bytes, &mut collector),
             Format::Multipart => self.multipart.feed(bytes, &mut collector),
             Format::GraphQl => {
-                let room = graphql::DOCUMENT_BYTES_MAX.saturating_sub(self.first.len());
-                self.capped |= bytes.len() > room;
-                self.first.extend(&bytes[..bytes.len().min(room)]);
+                let left = graphql::DOCUMENT_BYTES_MAX.saturating_sub(self.first.len());
+                let take = self.room_for(bytes.len().min(left), with.kept);
+                self.capped |= take < bytes.len() || self.held_full;
+                if !self.held_full {
+                    self.first.extend(&bytes[..take]);
+                }
             }
             Format::Text | Format::Sniff => {}
         }

@@ -48,6 +48,7 @@ use offpath_types::{
 };
 
 use crate::head::{Header, RequestHead, ResponseHead};
+use crate::kept::Kept;
 
 use body::{Format, Readable, Reading};
 use client::{TrustedNets, Walk};
@@ -96,8 +97,11 @@ offpath_types::counters! {
         facts_bodies_read_total,
         /// Tapped bodies that turned out to be nothing that has fields.
         facts_bodies_unrecognised_total,
-        /// Tapped bodies without a byte.
+        /// Tapped bodies without a byte, or of which none was taken.
         facts_bodies_empty_total,
+        /// Tapped bodies of which nothing was kept (to decode them, for an outline, as GraphQL documents) because of
+        /// `held_bytes_max`.
+        facts_bodies_held_full_total,
         /// Bodies that could not be decoded as their headers say.
         facts_bodies_decode_failed_total,
         /// Body bytes handed in.
@@ -108,7 +112,7 @@ offpath_types::counters! {
         facts_body_bytes_over_cap_total,
         /// Body bytes after a gap.
         facts_body_bytes_after_gap_total,
-        /// Coded bodies (gzip, deflate, br, zstd) of which at least a byte came.
+        /// Coded bodies (gzip, deflate, br, zstd) of which at least a byte was kept.
         facts_bodies_coded_total,
         /// Of those, decoded to their end.
         facts_bodies_coded_decoded_total,
@@ -162,6 +166,8 @@ pub struct Facts {
     /// Referers in which nothing is to be hidden.
     open_referrers: Memo<()>,
     outliner: Outliner,
+    /// What the open transactions of the shard keep.
+    pub(crate) kept: Kept,
     counters: FactsCounters,
 }
 
@@ -262,6 +268,7 @@ impl Facts {
             paths: Memo::new(),
             open_referrers: Memo::new(),
             outliner: Outliner::new(config.outline_names_max),
+            kept: Kept::of(usize::MAX),
             counters: FactsCounters::default(),
         }
     }
@@ -354,8 +361,9 @@ impl Facts {
 
     /// Takes body bytes (after dechunking) in order, in pieces of any size.
     pub fn body(&mut self, tap: &mut BodyTap, bytes: &[u8]) {
-        let Self { names, key, scratch, spare, .. } = self;
-        let pushed = tap.push(bytes, &mut Reading { key, fields: &names.fields, scratch, spare });
+        let Self { names, key, scratch, spare, kept, .. } = self;
+        let pushed = tap.push(bytes, &mut Reading { key, fields: &names.fields, scratch, spare, kept });
+        self.counters.facts_bodies_held_full_total += u64::from(pushed.became_full);
         self.counters.facts_body_bytes_total += bytes.len() as u64;
         self.counters.facts_body_bytes_taken_total += pushed.taken as u64;
         self.counters.facts_body_bytes_over_cap_total += pushed.over_cap as u64;
@@ -410,6 +418,13 @@ impl Facts {
             tx.login.body_hint = tap.hint();
         }
         self.recycle(tap);
+    }
+
+    /// Drops the tap of a body that nobody asks about any more.
+    pub(crate) fn discard(&mut self, tap: Option<Box<BodyTap>>) {
+        if let Some(mut tap) = tap {
+            self.uncount(&mut tap);
+        }
     }
 
     /// Returns the counts so far.
@@ -736,6 +751,7 @@ impl Facts {
                 let mut tap = self.spare_taps.pop().unwrap_or_default();
                 let keep = self.outliner.wanted() && !response;
                 tap.begin(&what, response, graphql, keep, self.body_bytes_max);
+                self.kept.add(size_of::<BodyTap>());
                 Some(tap)
             }
             Readable::TypeUnread => {
@@ -751,8 +767,11 @@ impl Facts {
 
     /// Ends a tap's body, which broke off where it is `cut`; returns what it was read as, if it was.
     fn finish(&mut self, tap: &mut BodyTap, cut: bool, tx: &mut Transaction) -> Option<Format> {
+        self.uncount(tap);
         let Self { names, key, scratch, spare, .. } = self;
-        let read = tap.finish(cut, &mut Reading { key, fields: &names.fields, scratch, spare });
+        // What comes out of a coded body is gone when this returns.
+        let kept = &mut Kept::of(usize::MAX);
+        let read = tap.finish(cut, &mut Reading { key, fields: &names.fields, scratch, spare, kept });
         let mut whole = !read.cut;
         let mut capped = tap.capped();
         let c = &mut self.counters;
@@ -825,6 +844,11 @@ impl Facts {
     fn decode_failed(&mut self, tx: &mut Transaction) {
         tx.anomalies.insert(Anomaly::BodyDecodeFailed);
         self.counters.facts_bodies_decode_failed_total += 1;
+    }
+
+    /// Takes a tap, and what it keeps, off the books.
+    fn uncount(&mut self, tap: &mut BodyTap) {
+        self.kept.remove(size_of::<BodyTap>() + tap.uncount());
     }
 
     /// Wipes a tap and keeps it for the next body.

@@ -46,7 +46,7 @@ impl Engine<'_> {
         }
         let after = self.s.buffered();
         self.http.held_bytes = (self.http.held_bytes + after).saturating_sub(before);
-        if after > before && self.http.held_bytes > self.http.config.limits.held_bytes_max {
+        if after > before && self.http.holds_too_much() {
             self.shed();
         }
     }
@@ -63,6 +63,9 @@ impl Engine<'_> {
         self.release_held(true);
         self.emit_all_open();
         debug_assert_eq!(self.s.buffered(), 0);
+        for half in &mut self.s.halves {
+            self.http.facts.discard(half.tap.take());
+        }
         self.http.held_bytes = self.http.held_bytes.saturating_sub(before);
     }
 
@@ -857,7 +860,7 @@ impl Engine<'_> {
         }
         for half in &mut self.s.halves {
             dropped += half.take().len();
-            half.tap = None;
+            self.http.facts.discard(half.tap.take());
             half.state = State::Dead(Death::NotHttp);
         }
         self.http.counters.gap_bytes_ignored_total += gaps;
@@ -891,7 +894,7 @@ impl Engine<'_> {
         let other = dir.flip();
         let [mine, others] = [dir, other].map(|dir| {
             let half = &mut self.s.halves[dir.index()];
-            half.tap = None;
+            self.http.facts.discard(half.tap.take());
             half.state = State::Dead(Death::Left);
             half.take_marked(usize::MAX)
         });

@@ -178,7 +178,7 @@ fn fuzz_run(mut records: &[u8], midstream: bool, piece: usize) -> Vec<Transactio
     http.close(session, &flow, now, &mut out);
     assert_balanced(http.counters());
     assert_eq!(http.counters().transactions_total, out.len() as u64);
-    assert_eq!((http.held_bytes, http.open_requests), (0, 0));
+    assert_eq!((http.held_bytes(), http.open_requests), (0, 0));
     out
 }
 

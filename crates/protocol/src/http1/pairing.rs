@@ -68,12 +68,15 @@ impl Engine<'_> {
         let parsed = RequestHead { method, target, version: head.version, headers };
         let tap = self.http.facts.request_head(&parsed, &mut open.tx);
         self.http.attach_tls(self.s.context.told.as_ref(), self.flow, headers, &mut open.tx);
-        self.s.halves[dir.index()].tap = tap;
+        let before = std::mem::replace(&mut self.s.halves[dir.index()].tap, tap);
+        self.http.facts.discard(before);
         let body = if open.is_connect { Body::None } else { head.framing.request_body() };
         self.note_request_order(&open);
         self.emit_one_sided(&open);
         self.make_room();
         self.http.open_requests += 1;
+        open.kept = open.tx.text.len();
+        self.http.facts.kept.add(open.kept);
         self.s.open.push_back(open);
         body
     }
@@ -90,6 +93,7 @@ impl Engine<'_> {
         tx.anomalies = anomalies;
         Box::new(Open {
             tx,
+            kept: 0,
             start: UNKNOWN,
             head_end: UNKNOWN,
             end: UNKNOWN,
@@ -140,18 +144,22 @@ impl Engine<'_> {
 
     /// Keeps the number of open requests bounded: the oldest without a response in progress goes.
     fn make_room(&mut self) {
-        let limits = &self.http.config.limits;
-        let (per_flow, total) = (limits.open_transactions_per_flow_max.max(2), limits.open_transactions_max);
-        while self.s.open.len() >= per_flow || (self.http.open_requests >= total && !self.s.open.is_empty()) {
+        while self.is_crowded() {
             let at = usize::from(self.s.owner == Owner::Front);
             let Some(mut open) = self.s.open.remove(at) else { break };
             open.tx.anomalies.insert(Anomaly::PipelineOverflow);
-            self.http.counters.pipeline_overflow_total += 1;
+            self.http.count_overflow(self.s.open.len() + 1);
             if self.s.certain {
                 self.s.owed = self.s.owed.saturating_add(1);
             }
             self.emit_request(open);
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        let open = self.s.open.len();
+        let per_flow = self.http.config.limits.open_transactions_per_flow_max.max(2);
+        open >= per_flow || open > 0 && self.http.is_crowded(open)
     }
 
     /// Finds the owner of a response; returns how its body ends, `None` where nothing follows as HTTP.
@@ -214,7 +222,8 @@ impl Engine<'_> {
             open.tx.pace = Pace::AtOnce;
         }
         let streamed = open.tx.pace == Pace::Streamed;
-        self.s.halves[dir.index()].tap = tap;
+        let before = std::mem::replace(&mut self.s.halves[dir.index()].tap, tap);
+        self.http.facts.discard(before);
         if tunnel || status == 101 {
             let protocol = headers.iter().find(|h| h.name.eq_ignore_ascii_case(b"upgrade")).map(|h| h.value);
             self.leave_http(dir, place, seen, (!tunnel).then(|| Upgrade::of(protocol.unwrap_or_default())));
@@ -264,14 +273,17 @@ impl Engine<'_> {
             // What looked like requests behind the CONNECT went through the tunnel.
             self.http.counters.requests_tunnelled_total += self.s.open.len() as u64;
             self.http.open_requests -= self.s.open.len();
-            self.s.open.clear();
+            self.s.open.drain(..).for_each(|open| self.http.facts.kept.remove(open.kept));
             return self.leave(dir, Next::Tunnel);
         };
         self.http.counters.flows_upgraded_total += 1;
         let owner = std::mem::replace(&mut self.s.owner, Owner::Nobody);
         let open = match owner {
             Owner::Nobody | Owner::Streamed => None,
-            Owner::Front => self.s.open.pop_front().inspect(|_| self.http.open_requests -= 1),
+            Owner::Front => self.s.open.pop_front().inspect(|open| {
+                self.http.open_requests -= 1;
+                self.http.facts.kept.remove(open.kept);
+            }),
             Owner::Orphan => self.s.orphan.take(),
         };
         let Some(open) = open else { return };
@@ -452,7 +464,7 @@ impl Engine<'_> {
         }
         let tap = self.s.halves[d].tap.take();
         if self.is_request(dir) {
-            let Some(open) = self.s.request_mut() else { return };
+            let Some(open) = self.s.request_mut() else { return self.http.facts.discard(tap) };
             if let Some(tap) = tap {
                 self.http.facts.request_body_end(tap, &mut open.tx);
             }
@@ -480,8 +492,9 @@ impl Engine<'_> {
         }
         let owner = std::mem::replace(&mut self.s.owner, Owner::Nobody);
         let open = match owner {
-            Owner::Nobody => return,
+            Owner::Nobody => return self.http.facts.discard(tap),
             Owner::Streamed => {
+                self.http.facts.discard(tap);
                 // A request that was sent before the client had all of this response.
                 self.s.pipelined |=
                     whole && self.s.open.front().is_some_and(|o| o.acked != UNKNOWN && o.acked < offset);
@@ -490,7 +503,7 @@ impl Engine<'_> {
             Owner::Front => self.s.open.front_mut(),
             Owner::Orphan => self.s.orphan.as_mut(),
         };
-        let Some(open) = open else { return };
+        let Some(open) = open else { return self.http.facts.discard(tap) };
         if let Some(tap) = tap {
             self.http.facts.response_body_end(tap, &mut open.tx);
         }
@@ -546,6 +559,7 @@ impl Engine<'_> {
 
     fn emit_request(&mut self, open: Box<Open>) {
         self.http.open_requests -= 1;
+        self.http.facts.kept.remove(open.kept);
         self.emit(open, true);
     }
 

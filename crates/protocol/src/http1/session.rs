@@ -241,6 +241,8 @@ impl Half {
 /// A transaction that is not finished.
 pub(super) struct Open {
     pub(super) tx: Transaction,
+    /// Bytes of its texts that are on the shard's books.
+    pub(super) kept: usize,
     /// Offset of the request's first byte.
     pub(super) start: u64,
     /// Offset after its head.

@@ -1271,3 +1271,64 @@ fn fuzz_body_runs_on_seeds_and_random_dialogues() {
         super::fuzz_http1_cuts(&input);
     }
 }
+
+#[test]
+fn what_bodies_and_open_requests_keep_is_bounded() {
+    let mut config = ProtocolConfig::default();
+    config.limits.held_bytes_max = 256 << 10;
+    let head = "POST /login HTTP/1.1|Host: h|Content-Type: application/json|Content-Encoding: gzip|";
+    let zip = |text: &str| {
+        let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut z, text.as_bytes()).unwrap();
+        z.finish().unwrap()
+    };
+    let raw = |head: &str, body: &[u8]| {
+        let bytes = [head.replace('|', "\r\n").as_bytes(), body].concat();
+        Event { what: What::Data(bytes), ..data(UP, "", 0, 0, 1) }
+    };
+    let mut all = Vec::new();
+    for whole in [true, false] {
+        let mut http = Http::new(config.clone(), IdentityKey::new([1; 32]));
+        let flow = flow(false);
+        let mut out = Vec::new();
+        let mut sessions: Vec<_> = (0..21).map(|_| http.open(&flow)).collect();
+        let mut send = |http: &mut Http, n: usize, event: Event, out: &mut Vec<Transaction>| {
+            for event in if whole { vec![event] } else { byte_by_byte(&[event]) } {
+                feed(http, &mut sessions[n], &flow, &event, out);
+                assert!(http.held_bytes() <= 256 << 10, "{}", http.held_bytes());
+            }
+        };
+        for n in 0..20 {
+            send(&mut http, n, raw(&format!("{head}Content-Length: 900000||"), &[b'z'; 20_000]), &mut out);
+        }
+        assert!(http.facts().counters().facts_bodies_held_full_total > 5);
+        let login = zip(r#"{"username":"ann","password":"p"}"#);
+        send(&mut http, 20, raw(&format!("{head}Content-Length: {}||", login.len()), &login), &mut out);
+        for session in sessions {
+            http.close(session, &flow, Timestamp::from_nanos(1), &mut out);
+        }
+        assert_eq!(http.held_bytes(), 0);
+        assert_balanced(http.counters());
+        assert!(out[20].login.password.is_some(), "there is always room for a login");
+        let capped = |tx: &Transaction| tx.anomalies.contains(offpath_types::Anomaly::BodyCapped);
+        assert_eq!(
+            out.iter().filter(|tx| capped(tx)).count() as u64,
+            http.facts().counters().facts_bodies_held_full_total
+        );
+        all.push((out.iter().map(summary).collect::<Vec<_>>(), *http.facts().counters()));
+    }
+    assert!(all[0] == all[1], "however it is cut");
+
+    // Texts of a pipeline count as well.
+    let mut config = ProtocolConfig::default();
+    config.limits.held_bytes_max = 8000;
+    let mut http = Http::new(config, IdentityKey::new([1; 32]));
+    let flow = flow(false);
+    let (mut session, mut out) = (http.open(&flow), Vec::new());
+    let get = format!("GET /{} HTTP/1.1|Host: h||", "p".repeat(400));
+    feed(&mut http, &mut session, &flow, &data(UP, &get.repeat(50), 0, 0, 1), &mut out);
+    assert!(http.held_bytes() <= 8000, "{}", http.held_bytes());
+    assert!(out.len() > 20 && http.counters().pipeline_overflow_held_full_total == out.len() as u64);
+    http.close(session, &flow, Timestamp::from_nanos(1), &mut out);
+    assert_eq!((out.len(), http.held_bytes()), (50, 0));
+}

@@ -2,6 +2,8 @@
 //!
 //! Every byte is taken by one state and counted there. Read RFC 9113 §4 to §6 before changing this file.
 
+use std::collections::VecDeque;
+
 use offpath_types::{Anomalies, Anomaly, Chunk, Direction, FlowInfo, Timestamp, Transaction};
 
 use super::find::FrameFinder;
@@ -50,7 +52,7 @@ impl Engine<'_> {
         }
         let after = self.s.held_bytes();
         self.http.held_bytes = (self.http.held_bytes + after).saturating_sub(before);
-        if after > before && self.http.held_bytes > self.http.config.limits.held_bytes_max {
+        if after > before && self.http.holds_too_much() {
             self.shed();
         }
     }
@@ -560,6 +562,7 @@ impl Engine<'_> {
     /// Drops what this session holds, because the worker holds too much.
     fn shed(&mut self) {
         let before = self.s.held_bytes();
+        self.s.owed = VecDeque::new();
         for dir in [Direction::ToServer, Direction::ToClient] {
             let half = &mut self.s.halves[dir.index()];
             let dropped = half.drop_uncounted();

@@ -90,6 +90,8 @@ pub(super) struct Side {
 /// A transaction that is not finished.
 pub(super) struct Stream {
     pub(super) tx: Transaction,
+    /// Bytes of its texts that are on the shard's books.
+    pub(super) kept: usize,
     pub(super) request: Side,
     pub(super) response: Side,
     pub(super) is_head: bool,
@@ -116,8 +118,13 @@ pub(crate) struct Session {
     pub(super) resets: Bucket,
     /// Streams that the client reset and when, oldest first, whose answer may still come. Some may be over.
     pub(super) crossings: VecDeque<(u32, Timestamp)>,
+    /// Streams whose request was given up and whose answer may come, ascending.
+    pub(super) owed: VecDeque<u32>,
     pub(super) is_http2: bool,
 }
+
+/// Streams that are remembered as owed an answer. Past it: the oldest is forgotten, and its answer is stale.
+const OWED_MAX: usize = 1024;
 
 /// How the flow was recognised.
 pub(crate) enum Start {
@@ -217,6 +224,7 @@ impl Session {
             print: (!late).then(ClientPrint::default),
             resets: Bucket::default(),
             crossings: VecDeque::new(),
+            owed: VecDeque::new(),
             is_http2: !matches!(start, Start::Preface { .. }),
         };
         if let Start::Preface { requests, midstream: true, anywhere: None } = start {
@@ -234,9 +242,24 @@ impl Session {
         self.requests.unwrap_or(Direction::ToServer)
     }
 
-    /// Bytes in buffers and header tables.
+    /// Bytes in buffers and header tables, and of what is owed.
     pub(super) fn held_bytes(&self) -> usize {
-        self.halves.iter().map(|h| h.uncounted() + h.decoder.held_bytes()).sum()
+        let halves: usize = self.halves.iter().map(|h| h.uncounted() + h.decoder.held_bytes()).sum();
+        halves + self.owed.len() * size_of::<u32>()
+    }
+
+    /// The request on stream `id` is given up before its answer came.
+    pub(super) fn owe(&mut self, id: u32) {
+        let Err(at) = self.owed.binary_search(&id) else { return };
+        self.owed.insert(at, id);
+        if self.owed.len() > OWED_MAX {
+            self.owed.pop_front();
+        }
+    }
+
+    /// Tells whether the answer on stream `id` is to a request that was given up; once.
+    pub(super) fn settle_owed(&mut self, id: u32) -> bool {
+        self.owed.binary_search(&id).is_ok_and(|at| self.owed.remove(at).is_some())
     }
 
     /// Marks the message of `dir` that is in progress, or the next.

@@ -15,6 +15,7 @@ use super::fields::Fields;
 use super::session::{Block, Side, Stream};
 use crate::head::{RequestHead, ResponseHead};
 use crate::http1::LONG_POLL_NANOS;
+use crate::kept::OPEN_SHARE;
 use crate::stage::Seen;
 
 /// How long a request waits for a response on a flow that never showed one: longer than mirrors reorder.
@@ -73,7 +74,7 @@ impl Engine<'_> {
         self.s.highest = self.s.highest.max(id);
         self.s.asked = true;
         self.emit_one_sided();
-        self.open(id, block.started);
+        self.open(id, block.started, false);
         let Some(mut stream) = self.s.streams.remove(&id) else { return };
         stream.tx.started = stream.tx.started.min(block.started);
         stream.tx.ended = stream.tx.ended.max(seen);
@@ -87,6 +88,7 @@ impl Engine<'_> {
         };
         self.http.attach_tls(self.s.context.told.as_ref(), self.flow, &fields.headers(), &mut stream.tx);
         self.s.streams.insert(id, stream);
+        self.count_kept(id);
         if block.end_stream {
             self.message_end(dir, id, seen, true);
         }
@@ -124,11 +126,15 @@ impl Engine<'_> {
         let id = block.stream;
         let lossy = self.half(dir).lossy || self.half(dir.flip()).lossy;
         let over = id <= self.s.highest || id.is_multiple_of(2);
-        if !self.s.streams.contains_key(&id) && ((over && !lossy) || is_lost_trailer(fields, lossy)) {
+        let is_owed = !self.s.streams.contains_key(&id) && self.s.settle_owed(id);
+        if !self.s.streams.contains_key(&id)
+            && !is_owed
+            && ((over && !lossy) || is_lost_trailer(fields, lossy))
+        {
             self.http.counters.http2_heads_stale_total += 1;
             return;
         }
-        self.open(id, block.started);
+        self.open(id, block.started, is_owed);
         let Some(stream) = self.s.streams.get_mut(&id) else { return };
         stream.tx.anomalies.extend(fields.anomalies);
         let waited = block.started.nanos_since(stream.tx.ended);
@@ -167,7 +173,8 @@ impl Engine<'_> {
             };
             self.http.counters.long_polls_total += u64::from(pace == Pace::Held);
             stream.tx.pace = pace;
-            stream.response.tap = self.http.facts.response_head(&head, &mut stream.tx);
+            let tap = self.http.facts.response_head(&head, &mut stream.tx);
+            self.http.facts.discard(std::mem::replace(&mut stream.response.tap, tap));
             if stream.is_head || block.end_stream {
                 stream.tx.pace = pace;
             }
@@ -175,9 +182,11 @@ impl Engine<'_> {
                 stream.tx.anomalies.insert(Anomaly::Tunnelled);
             }
         }
+        let streamed = stream.tx.pace == Pace::Streamed;
+        self.count_kept(id);
         if block.end_stream {
             self.message_end(dir, id, seen, true);
-        } else if stream.tx.pace == Pace::Streamed {
+        } else if streamed {
             self.settle(id);
         }
     }
@@ -190,11 +199,11 @@ impl Engine<'_> {
             return;
         }
         self.http.counters.http2_pushes_total += 1;
-        self.open(id, block.started);
+        self.open(id, block.started, false);
         let Some(mut stream) = self.s.streams.remove(&id) else { return };
         stream.tx.ended = stream.tx.ended.max(seen);
         self.read_request(&mut stream, fields);
-        stream.request.tap = None;
+        self.http.facts.discard(stream.request.tap.take());
         stream.request.done = true;
         stream.request.whole = true;
         stream.tx.anomalies.insert(Anomaly::Pushed);
@@ -202,19 +211,17 @@ impl Engine<'_> {
         stream.tx.fingerprint = 0;
         stream.tx.stack_contradicted = false;
         self.s.streams.insert(id, stream);
+        self.count_kept(id);
     }
 
-    /// Makes sure that stream `id` is open.
-    fn open(&mut self, id: u32, started: Timestamp) {
+    /// Makes sure that stream `id` is open; `late`: for the answer to a request that was given up.
+    fn open(&mut self, id: u32, started: Timestamp, late: bool) {
         if self.s.streams.contains_key(&id) {
             return;
         }
-        let limits = &self.http.config.limits;
-        let (per_flow, total) = (limits.http2_streams_max.max(1), limits.open_transactions_max);
-        while self.s.streams.len() >= per_flow || self.http.open_requests >= total {
+        while self.is_crowded(late) {
             let Some(oldest) = self.s.streams.first_key_value().map(|(id, _)| *id) else { break };
-            self.http.counters.pipeline_overflow_total += 1;
-            self.abort(oldest, &[Anomaly::PipelineOverflow]);
+            self.give_up_open(oldest);
         }
         let client_side = match self.s.request_dir() {
             Direction::ToServer => self.flow.client_side,
@@ -231,11 +238,47 @@ impl Engine<'_> {
         self.add(id, tx, Side::default());
     }
 
+    /// Tells whether a stream must be given up for another. A late answer has some room of its own: else each would
+    /// cost another request its answer.
+    fn is_crowded(&self, late: bool) -> bool {
+        let open = self.s.streams.len();
+        let max = self.http.config.limits.http2_streams_max.max(1);
+        if late {
+            return open >= max + OPEN_SHARE || self.http.is_crowded(open.min(OPEN_SHARE));
+        }
+        open >= max || self.http.is_crowded(open)
+    }
+
+    /// Gives up stream `id` because too many are open; its answer comes out as a half.
+    fn give_up_open(&mut self, id: u32) {
+        self.http.count_overflow(self.s.streams.len());
+        let unanswered = self.s.streams.get(&id).is_some_and(|s| s.request.head && !s.response.head);
+        if unanswered && !id.is_multiple_of(2) {
+            self.s.owe(id);
+        }
+        self.abort(id, &[Anomaly::PipelineOverflow]);
+    }
+
+    /// Counts what stream `id` keeps by now. Past what its shard may keep: the oldest others of the flow are given up.
+    fn count_kept(&mut self, id: u32) {
+        let Some(stream) = self.s.streams.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut stream.kept, stream.tx.text.len());
+        self.http.facts.kept.add(stream.kept);
+        self.http.facts.kept.remove(before);
+        while self.http.facts.kept.is_full(self.s.streams.len()) {
+            let Some(oldest) = self.s.streams.keys().find(|other| **other != id).copied() else { break };
+            self.give_up_open(oldest);
+        }
+    }
+
     /// Opens stream `id`.
     pub(super) fn add(&mut self, id: u32, mut tx: Transaction, request: Side) {
         tx.rare.get_or_insert_default().stream = Some(id);
+        let kept = tx.text.len();
+        self.http.facts.kept.add(kept);
         let stream = Stream {
             tx,
+            kept,
             request,
             response: Side::default(),
             is_head: false,
@@ -443,6 +486,7 @@ impl Engine<'_> {
     fn abort(&mut self, id: u32, anomalies: &[Anomaly]) {
         let Some(mut stream) = self.s.streams.remove(&id) else { return };
         self.http.open_requests -= 1;
+        self.http.facts.kept.remove(stream.kept);
         anomalies.iter().for_each(|a| stream.tx.anomalies.insert(*a));
         for request in [true, false] {
             let (side, tx) = stream.side(request);

@@ -1013,3 +1013,172 @@ fn the_fuzz_body_runs_on_seeds_and_random_frames() {
         super::fuzz_http2_frames(&input);
     }
 }
+
+/// Flows of one shard side by side, each with the client's start behind it.
+struct Flows {
+    http: Http,
+    flow: FlowInfo,
+    open: Vec<(crate::Session, [u64; 2])>,
+    out: Vec<Transaction>,
+    now: Timestamp,
+    piece: usize,
+}
+
+impl Flows {
+    fn new(config: &ProtocolConfig, count: usize, piece: usize) -> Self {
+        let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
+        let (key, client_side) = FlowKey::new(peer(1, 40_000), peer(2, 80), TunnelId(0));
+        let opened = Timestamp::from_nanos(7);
+        let flow = FlowInfo { key, client_side, opened, midstream: false, envelope: Default::default() };
+        let mut http = Http::new(config.clone(), IdentityKey::new([1; 32]));
+        let open = (0..count).map(|_| (http.open(&flow), [0; 2])).collect();
+        let now = Timestamp::from_nanos(1_000_000_000);
+        let mut flows = Self { http, flow, open, out: Vec::new(), now, piece };
+        for n in 0..count {
+            flows.feed(n, &client(&[]));
+        }
+        flows
+    }
+
+    fn feed(&mut self, n: usize, (dir, what): &Event) {
+        let What::Data(bytes) = what else { panic!("data only") };
+        self.now = self.now.plus_nanos(1_000_000);
+        let (session, next) = &mut self.open[n];
+        for bytes in bytes.chunks(self.piece) {
+            let (offset, peer_acked) = (next[dir.index()], Some(next[dir.flip().index()]));
+            let chunk = Chunk::Data { bytes, offset, peer_acked, seen: self.now };
+            self.http.chunk(session, &self.flow, *dir, chunk, self.now, &mut self.out);
+            next[dir.index()] += bytes.len() as u64;
+        }
+    }
+
+    fn close(mut self) -> (Vec<Transaction>, Http) {
+        for (session, _) in self.open.drain(..) {
+            self.http.close(session, &self.flow, self.now, &mut self.out);
+        }
+        assert_eq!((self.http.held_bytes(), self.http.open_requests()), (0, 0));
+        crate::http1::assert_balanced(self.http.counters());
+        (self.out, self.http)
+    }
+}
+
+/// Three requests of a flow among many, and their answers: how each came out.
+fn ask_three(flows: &mut Flows, n: usize) -> Vec<String> {
+    flows.feed(n, &up(&[1, 3, 5].map(|id| frame(HEADERS, EH | ES, id, &get("/v")))));
+    let before = flows.out.len();
+    flows.feed(n, &down(&[settings(), ok(1, "x"), ok(3, "x"), ok(5, "x")]));
+    flows.out[before..].iter().map(summary).collect()
+}
+
+const THREE: [&str; 3] = ["1 GET /v 200 0>1 whole", "3 GET /v 200 0>1 whole", "5 GET /v 200 0>1 whole"];
+
+#[test]
+fn what_open_streams_keep_is_bounded() {
+    let mut config = ProtocolConfig::default();
+    config.limits.held_bytes_max = 96 << 10;
+    // 114 bytes of path in the table, a handful on the wire for each request.
+    let path = format!("/{}", "p".repeat(113));
+    let first = [fields(&[(":method", "GET"), (":scheme", "http")]), literal(true, ":path", &path)].concat();
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for piece in [usize::MAX, 1, 7] {
+        let mut flows = Flows::new(&config, 5, piece);
+        for n in 0..4 {
+            let many: Vec<_> =
+                (1..500).map(|k| frame(HEADERS, EH | ES, 2 * k + 1, &[0x82, 0x86, 0xbe])).collect();
+            flows.feed(n, &up(&[frame(HEADERS, EH | ES, 1, &first), many.concat()]));
+            assert!(flows.http.held_bytes() <= 96 << 10, "{}", flows.http.held_bytes());
+        }
+        assert!(flows.http.held_bytes() > 60 << 10, "the limit is used: {}", flows.http.held_bytes());
+        assert_eq!(ask_three(&mut flows, 4), THREE, "who has little open is let in");
+        let (txs, http) = flows.close();
+        let c = http.counters();
+        assert_eq!(c.pipeline_overflow_held_full_total, c.pipeline_overflow_total);
+        assert!(c.pipeline_overflow_held_full_total > 1000, "{}", c.pipeline_overflow_held_full_total);
+        assert_eq!((txs.len(), c.skipped_bytes_held_full_total), (2003, 0));
+        all.push(txs.iter().map(summary).collect());
+    }
+    assert!(all.iter().all(|txs| *txs == all[0]), "however it is cut");
+}
+
+#[test]
+fn coded_bodies_of_open_streams_are_bounded() {
+    let mut config = ProtocolConfig::default();
+    config.limits.held_bytes_max = 512 << 10;
+    let post = fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/x"),
+        (":authority", "shop.test"),
+        ("content-type", "application/json"),
+        ("content-encoding", "gzip"),
+    ]);
+    let body = frame(DATA, 0, 1, &[b'z'; 16_000]);
+    let mut all = Vec::new();
+    for piece in [usize::MAX, 1000, 1] {
+        let mut flows = Flows::new(&config, 1, piece);
+        for k in 0..100u32 {
+            let mut body = body.clone();
+            body[8] = (2 * k + 1) as u8;
+            flows.feed(0, &up(&[frame(HEADERS, EH, 2 * k + 1, &post), body]));
+            assert!(flows.http.held_bytes() <= 512 << 10, "{}", flows.http.held_bytes());
+        }
+        let (txs, http) = flows.close();
+        let c = http.facts().counters();
+        let capped = txs.iter().filter(|tx| tx.anomalies.iter().any(|a| a.name() == "body_capped")).count();
+        assert_eq!(c.facts_bodies_held_full_total, capped as u64);
+        // A body that finds no room is dropped whole; then the next requests take that of the oldest.
+        let given_up = http.counters().pipeline_overflow_held_full_total;
+        assert!(capped > 0 && given_up > 50, "{capped} {given_up}");
+        assert_eq!(
+            c.facts_body_bytes_total,
+            c.facts_body_bytes_taken_total + c.facts_body_bytes_over_cap_total
+        );
+        all.push((txs.iter().map(summary).collect::<Vec<_>>(), *c));
+    }
+    assert!(all.iter().all(|run| *run == all[0]), "however it is cut");
+}
+
+#[test]
+fn one_client_does_not_starve_the_others() {
+    let mut config = ProtocolConfig::default();
+    config.limits.open_transactions_max = 64;
+    let mut flows = Flows::new(&config, 4, usize::MAX);
+    for n in 0..2 {
+        let many: Vec<_> = (0..200).map(|k| frame(HEADERS, EH | ES, 2 * k + 1, &get("/many"))).collect();
+        flows.feed(n, &up(&many));
+        assert_eq!(flows.http.open_requests(), 56 + 8 * n);
+    }
+    // The other attacker has its share and no more.
+    let mut flows = Flows::new(&config, 3, usize::MAX);
+    let many: Vec<_> = (0..200).map(|k| frame(HEADERS, EH | ES, 2 * k + 1, &get("/many"))).collect();
+    flows.feed(0, &up(&many));
+    for n in [1, 2] {
+        assert_eq!(ask_three(&mut flows, n), THREE);
+    }
+    let (txs, http) = flows.close();
+    assert_eq!(http.counters().pipeline_overflow_total, 144);
+    assert_eq!(http.counters().pipeline_overflow_held_full_total, 0);
+    assert_eq!(txs.len(), 206);
+}
+
+#[test]
+fn the_late_answer_to_a_request_that_was_given_up_is_a_half() {
+    let mut config = ProtocolConfig::default();
+    config.limits.http2_streams_max = 2;
+    let heads = [1, 3, 5].map(|id| frame(HEADERS, EH | ES, id, &get("/a")));
+    let again = frame(HEADERS, EH | ES, 1, &[0x88]);
+    let events = [client(&heads), down(&[settings(), ok(1, "late"), again, ok(3, "x"), ok(5, "x")])];
+    for piece in [usize::MAX, 1] {
+        let (txs, counters) = run(&config, false, &events, |len| (1..len).step_by(piece.min(len)).collect());
+        assert_eq!(
+            txs.iter().map(summary).collect::<Vec<_>>(),
+            [
+                "1 GET /a - 0>0 [response_missing pipeline_overflow]",
+                "1 - - 200 0>4 [request_missing]",
+                "3 GET /a 200 0>1 whole",
+                "5 GET /a 200 0>1 whole",
+            ]
+        );
+        assert_eq!((counters.pipeline_overflow_total, counters.http2_heads_stale_total), (1, 1), "once");
+    }
+}

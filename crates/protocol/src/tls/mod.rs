@@ -130,7 +130,7 @@ impl Tls {
             }
         }
         http.held_bytes = http.held_bytes + self.held() - before;
-        if self.held() > before && http.held_bytes > http.config.limits.held_bytes_max {
+        if self.held() > before && http.holds_too_much() {
             let before = self.held();
             self.stop(http, flow, dir, now);
             self.leave(http, flow, now, out);
