@@ -251,14 +251,21 @@ impl BodyTap {
         let mut decoded = None;
         let mut whole = !cut;
         self.kept_whole &= !cut;
+        let mut as_said = true;
         if !self.codings.is_empty() && self.coded.len() > 0 {
             let coded = std::mem::take(&mut self.coded);
             let (codings, max) = (self.codings, self.inspect_max);
-            let result = decode(&codings, coded.bytes(), max, |piece| self.read(piece, with));
+            if !self.response && is_plain(&codings, coded.bytes(), max) {
+                self.read(coded.bytes(), with);
+                as_said = false;
+            }
+            if as_said {
+                let result = decode(&codings, coded.bytes(), max, |piece| self.read(piece, with));
+                whole &= result.0 == Decoded::Whole;
+                self.kept_whole &= whole;
+                decoded = Some(result);
+            }
             self.coded = coded;
-            whole &= result.0 == Decoded::Whole;
-            self.kept_whole &= whole;
-            decoded = Some(result);
         }
         if self.stage == Stage::Start {
             self.settle_start(with);
@@ -289,7 +296,7 @@ impl BodyTap {
             Format::Text | Format::Sniff => true,
         };
         self.capped |= self.json.too_deep() || self.multipart.capped();
-        Read { format: Some(format), any: self.any, cut, sound, decoded }
+        Read { format: Some(format), any: self.any, cut, sound: sound && as_said, decoded }
     }
 
     /// What a login's response hints at, once it is finished.
@@ -480,9 +487,12 @@ pub(super) fn readable(content_type: Option<&[u8]>, codings: Codings, response: 
     } else {
         return Readable::TypeUnread;
     };
-    if codings.unknown {
-        return Readable::CodingUnread;
-    }
+    let codings = match (codings.unknown, response) {
+        (true, true) => return Readable::CodingUnread,
+        // Many servers pass over what a request says of its coding, so one that does not exist would hide a login.
+        (true, false) => Codings::default(),
+        (false, _) => codings,
+    };
     let boundary = match format {
         Format::Multipart => match parameter(content_type, b"boundary") {
             Some(b) if (1..=BOUNDARY_BYTES_MAX).contains(&b.len()) => b,
@@ -491,6 +501,16 @@ pub(super) fn readable(content_type: Option<&[u8]>, codings: Codings, response: 
         _ => b"",
     };
     Readable::As(format, codings, boundary)
+}
+
+/// Tells whether a request's body is text, though its head says that it is coded: it begins like text, and cannot be
+/// decoded. Servers that do not undo codings read such a one.
+fn is_plain(codings: &Codings, coded: &[u8], max: usize) -> bool {
+    /// Coded bytes that all look like text by chance: one body in a million.
+    const FIRST_BYTES: usize = 16;
+    let first = &coded[..coded.len().min(FIRST_BYTES)];
+    first.iter().all(|c| matches!(c, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
+        && decode(codings, coded, max, |_| ()).0 != Decoded::Whole
 }
 
 /// Returns a content type without its parameters.
@@ -547,7 +567,9 @@ mod tests {
             (None, "", false, Readable::As(Sniff, none, b"")),
             (Some("text/plain"), "", false, Readable::As(Sniff, none, b"")),
             (Some("image/png"), "", false, Readable::TypeUnread),
-            (Some("application/json"), "compress", false, Readable::CodingUnread),
+            (Some("application/json"), "compress", false, Readable::As(Json, none, b"")),
+            (Some("application/json"), "gzip, foo", false, Readable::As(Json, none, b"")),
+            (Some("application/json"), "compress", true, Readable::CodingUnread),
             (Some("text/html"), "", true, Readable::As(Text, none, b"")),
             (Some("text/html"), "", false, Readable::TypeUnread),
         ] {

@@ -13,7 +13,7 @@
 //! | `{email}` | an `@` and a later dot, or a colon before it (`user:password@host`) |
 //! | `{token}` | 16 or more characters of base64url with a mix of digits and letters |
 //! | `{slug}` | the words before or after an `{id}` that `-` joins |
-//! | `{…}` | a segment too long to be a name, or the segments over the limit |
+//! | `{…}` | a segment too long to be a name, the segments over the limit, or the value in `name=value` |
 
 use zeroize::Zeroize;
 
@@ -76,7 +76,11 @@ pub(super) fn write(method: &[u8], path: &[u8], out: &mut Vec<u8>) -> bool {
         if !push_start(&mut starts, &mut count, out) {
             break;
         }
-        shape_segment(segment, out);
+        if memchr::memchr2(b'%', b'=', segment).is_some() {
+            shape_parts(segment, out);
+        } else {
+            shape_segment(segment, out);
+        }
         if out.len() - begin > TEMPLATE_BYTES_MAX {
             out.truncate(starts[count - 1]);
             out.push(b'/');
@@ -143,6 +147,39 @@ pub(super) fn is_token(raw: &[u8]) -> bool {
     secret
 }
 
+/// Tells whether the template is `{token}` for the whole of a path segment.
+pub(super) fn is_whole_token(segment: &[u8]) -> bool {
+    placeholder(segment, &Mix::of(segment)) == Some(b"{token}")
+}
+
+/// Appends a segment with encoded separators or `name=value` in it, each part by itself, without what is behind a `;`.
+#[cold]
+fn shape_parts(segment: &[u8], out: &mut Vec<u8>) {
+    let mut rest = segment;
+    loop {
+        let slash = shape::find_unit(rest, |c| c == b'/' || c == b'\\');
+        let (end, next) = slash.unwrap_or((rest.len(), rest.len()));
+        let part = &rest[..end];
+        let part = &part[..shape::find_unit(part, |c| c == b';').map_or(part.len(), |(at, _)| at)];
+        let equals = shape::find_unit(part, |c| c == b'=').filter(|(from, to)| {
+            *from > 0 && *from <= SEGMENT_BYTES_MAX && part[*to..].iter().any(|c| *c != b'=')
+        });
+        match equals {
+            Some((from, _)) => {
+                shape_segment(&part[..from], out);
+                out.push(b'=');
+                out.extend_from_slice(REST);
+            }
+            None => shape_segment(part, out),
+        }
+        if slash.is_none() {
+            return;
+        }
+        out.extend_from_slice(b"%2F");
+        rest = &rest[next..];
+    }
+}
+
 /// What a run of characters consists of.
 #[derive(Clone, Copy, Default)]
 struct Mix {
@@ -187,8 +224,12 @@ impl Mix {
 pub(super) fn shape_segment(segment: &[u8], out: &mut Vec<u8>) {
     // Most segments are plain words. (Without an early exit, so that it compiles to vector compares.)
     let varies = segment.iter().fold(false, |any, c| any | c.is_ascii_digit() | (*c == b'@'));
-    if !varies && segment.len() <= SEGMENT_BYTES_MAX {
+    if !varies && segment.len() <= SEGMENT_BYTES_MAX && segment.first() != Some(&b'(') {
         out.extend_from_slice(segment);
+        return;
+    }
+    if shape::is_cookieless(segment) {
+        out.extend_from_slice(b"{token}");
         return;
     }
     let mix = Mix::of(segment);
@@ -623,6 +664,16 @@ mod tests {
             ("/%6Cogin", "/login"),
             ("/%2e%2e/x", "/x"),
             ("/a%2Fb", "/a%2Fb"),
+            ("/a%2fb%252Fc", "/a%2Fb%2Fc"),
+            ("/reset%2FdQw4w9WgXcQ8dk3Lm2/x", "/reset%2F{token}/x"),
+            ("/a%3Bjsessionid=dQw4w9WgXcQ8dk3Lm2/b", "/a/b"),
+            ("/a%253Bjsessionid%253DdQw4w9WgXcQ8dk3Lm2/b", "/a/b"),
+            ("/a/token=dQw4w9WgXcQ/b", "/a/token={…}/b"),
+            ("/a/token%3Dabc/b", "/a/token={…}/b"),
+            ("/a/abc==", "/a/abc=="),
+            ("/app/(S(lit3py55t21z5v55vlm25s55))/x.aspx", "/app/{token}/x.aspx"),
+            ("/app/(X(1)S(abcdefghijklmnopqrstuvwx))/x", "/app/{token}/x"),
+            ("/wiki/(disambiguation)", "/wiki/(disambiguation)"),
             ("/a/b/c/d/e/f/g/h/i/j/k/l", "/a/b/c/d/e/f/g/h/i/j/k/l"),
             ("/a/b/c/d/e/f/g/h/i/j/k/l/m/n", "/a/b/c/d/e/f/g/h/i/j/k/l/{…}"),
             ("*", "*"),

@@ -91,7 +91,7 @@ offpath_types::counters! {
         facts_body_taps_total,
         /// Request bodies without a tap because of their type.
         facts_bodies_type_unread_total,
-        /// Bodies without a tap because of their coding: one that is not known, or more than four.
+        /// Responses without a tap because of their coding: one that is not known, or more than four.
         facts_bodies_coding_unread_total,
         /// Tapped bodies that were read.
         facts_bodies_read_total,
@@ -218,7 +218,12 @@ struct Seen<'a> {
     content_type: Option<&'a [u8]>,
     content_codings: Codings,
     transfer_codings: Codings,
-    body_empty: bool,
+    /// Every Content-Length is 0.
+    length_zero: bool,
+    lengths: usize,
+    transfer_coding: bool,
+    /// How many Content-Type there are.
+    types: usize,
     cookie: BestCookie<'a>,
     authorization: Option<&'a [u8]>,
     session_header: Option<(usize, &'a [u8])>,
@@ -304,10 +309,15 @@ impl Facts {
         if head.method == b"GET" && !parts.query.is_empty() && graphql::is_path(parts.path) {
             self.graphql_query(parts.query, tx);
         }
-        if !matches!(head.method, b"POST" | b"PUT" | b"PATCH") || seen.body_empty {
+        if !matches!(head.method, b"POST" | b"PUT" | b"PATCH")
+            || says_empty(head.version, seen.length_zero, seen.transfer_coding)
+        {
             return None;
         }
         seen.content_codings.append(&seen.transfer_codings);
+        if seen.types > 1 {
+            seen.content_type = readable_type(head.headers, seen.content_codings);
+        }
         self.tap(seen.content_type, seen.content_codings, false, graphql::is_path(parts.path))
     }
 
@@ -316,14 +326,20 @@ impl Facts {
         self.counters.facts_response_heads_total += 1;
         let (mut location, mut content_type) = (None, None);
         let (mut codings, mut transfer_codings) = (Codings::default(), Codings::default());
-        let mut body_empty = matches!(head.status, 204 | 304 | 100..=199);
+        let (mut length_zero, mut lengths, mut transfer_coding) = (false, 0, false);
         for h in head.headers {
             match Field::of(h.name) {
                 Field::Location => location = location.or(Some(h.value)),
                 Field::ContentType => content_type = content_type.or(Some(h.value)),
                 Field::ContentEncoding => codings.note(h.value),
-                Field::Volatile if is_transfer_encoding(h.name) => transfer_codings.note(h.value),
-                Field::ContentLength => body_empty |= h.value == b"0",
+                Field::Volatile if is_transfer_encoding(h.name) => {
+                    transfer_codings.note(h.value);
+                    transfer_coding = true;
+                }
+                Field::ContentLength => {
+                    length_zero = h.value == b"0" && (length_zero || lengths == 0);
+                    lengths += 1;
+                }
                 Field::SetCookie if !tx.login.sets_cookie => {
                     let cookies = &self.names.session_cookies;
                     if let Some(value) = session::session_set(h.value, cookies, year(tx.ended)) {
@@ -334,9 +350,11 @@ impl Facts {
                 _ => {}
             }
         }
+        let body_empty = matches!(head.status, 204 | 304 | 100..=199)
+            || says_empty(head.version, length_zero, transfer_coding);
         if let Some(location) = location {
-            let text = self.capped(location, self.text_bytes_max, tx);
-            self.redact_plain(text);
+            self.capped(location, self.text_bytes_max, tx);
+            self.redact_plain(location);
             if matches!(head.status, 300..=303 | 305..=308) {
                 // Both are redacted, so that the same path is still the same.
                 tx.login.redirect = redirect_class(&self.target, tx.text.get(tx.path));
@@ -502,7 +520,7 @@ impl Facts {
         tx: &mut Transaction,
     ) {
         let max = self.text_bytes_max;
-        let target = self.capped(head.target, max, tx);
+        let target_kept = self.capped(head.target, max, tx);
         let path = &parts.path[..parts.path.len().min(max)];
         // The method is part of the endpoint; a name of 8 bytes or more is `OTHER` in it.
         let method = method_word(head.method);
@@ -520,39 +538,43 @@ impl Facts {
         };
         let hide = !plain && self.path_facts(head.method, parts.path, path, method, place, tx);
 
-        let target = if hide || (!plain || target.len() > path.len()) && target::may_hold_secrets(target) {
+        // Read before it is cut: a password may be behind the user name that is kept.
+        let whole = head.target;
+        let target = if hide || (!plain || whole.len() > path.len()) && target::may_hold_secrets(whole) {
             self.target.clear();
-            self.read_target(target, tx);
+            self.read_target(whole, tx);
             if hide {
                 target::hide_segments(&mut self.target);
             }
-            self.counters.facts_texts_redacted_total += u64::from(self.target != target);
+            self.counters.facts_texts_redacted_total += u64::from(self.target != whole);
             self.target.truncate(max);
             &*self.target
         } else {
-            target
+            target_kept
         };
         let Fields { users, passwords, .. } = &self.names.fields;
-        let stored_path = if hide || !plain && memchr::memchr2(b';', b'@', path).is_some() {
+        let stored_path = if hide || !plain && target::may_hold_secrets(parts.path) {
             self.path.clear();
-            target::redact(path, users, passwords, &mut self.path, |_, _, _| ());
+            target::redact(parts.path, users, passwords, &mut self.path, |_, _, _| ());
             if hide {
                 target::hide_segments(&mut self.path);
             }
+            self.path.truncate(max);
             &*self.path
         } else {
             path
         };
         let referrer = seen.referer.unwrap_or_default();
         let referrer_kept = &referrer[..referrer.len().min(max)];
-        let stored_referrer = match self.open_referrers.find(0, referrer_kept) {
+        let known = if referrer.len() > max { Err(None) } else { self.open_referrers.find(0, referrer) };
+        let stored_referrer = match known {
             Ok(()) => referrer_kept,
             Err(place) => {
-                if target::may_hold_secrets(referrer_kept) || target::has_secret_segments(referrer_kept) {
+                if target::may_hold_secrets(referrer) || target::has_secret_segments(referrer) {
                     self.referrer.clear();
-                    target::redact(referrer_kept, users, passwords, &mut self.referrer, |_, _, _| ());
+                    target::redact(referrer, users, passwords, &mut self.referrer, |_, _, _| ());
                     target::hide_segments(&mut self.referrer);
-                    self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer_kept);
+                    self.counters.facts_texts_redacted_total += u64::from(self.referrer != referrer);
                     self.referrer.truncate(max);
                     &*self.referrer
                 } else {
@@ -614,12 +636,13 @@ impl Facts {
         tx.endpoint_hash = endpoint_hash.finish();
         tx.login.path_looks_like_login = PathWords::of(whole).login;
         // What a segment hides has a placeholder.
-        let hide = shaped && target::has_secret_segments(path);
+        let hide = (shaped || whole.len() > path.len()) && target::has_secret_segments(whole);
         if let Some(place) = place
             && !hide
             && whole.len() == path.len()
             && self.endpoint.len() <= PathFacts::ENDPOINT_BYTES_MAX
-            && !path.iter().any(|c| matches!(c, b';' | b'@' | b'='))
+            && !path.iter().any(|c| matches!(c, b';' | b'@'))
+            && shape::find_unit(path, |c| c == b'=').is_none()
         {
             let mut facts = PathFacts {
                 endpoint_hash: tx.endpoint_hash,
@@ -887,13 +910,20 @@ impl Names {
                 Field::Referer => seen.referer = seen.referer.or(Some(h.value)),
                 Field::ContentType => {
                     seen.content_type = seen.content_type.or(Some(h.value));
+                    seen.types += 1;
                     // Browsers upload reports without Accept.
                     seen.habits.special |= h.value.starts_with(b"application/reports+json")
                         || h.value.starts_with(b"application/csp-report");
                 }
-                Field::ContentLength => seen.body_empty |= h.value == b"0",
+                Field::ContentLength => {
+                    seen.length_zero = h.value == b"0" && (seen.length_zero || seen.lengths == 0);
+                    seen.lengths += 1;
+                }
                 Field::ContentEncoding => seen.content_codings.note(h.value),
-                Field::Volatile if is_transfer_encoding(h.name) => seen.transfer_codings.note(h.value),
+                Field::Volatile if is_transfer_encoding(h.name) => {
+                    seen.transfer_codings.note(h.value);
+                    seen.transfer_coding = true;
+                }
                 Field::Authorization => seen.authorization = seen.authorization.or(Some(h.value)),
                 Field::XForwardedFor => (seen.x_forwarded_for, seen.habits.proxied) = (true, true),
                 Field::Forwarded => (seen.forwarded, seen.habits.proxied) = (true, true),
@@ -948,6 +978,22 @@ fn endpoint_hash(endpoint: &[u8]) -> u64 {
     let mut hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
     hash.write(endpoint);
     hash.finish()
+}
+
+/// Tells whether the lengths in a head say that there is no body, and framing goes by them: not where a transfer coding
+/// overrides them (RFC 9112 §6.3), and HTTP/2 and 3 have frames that tell.
+fn says_empty(version: HttpVersion, length_zero: bool, transfer_coding: bool) -> bool {
+    length_zero && !transfer_coding && matches!(version, HttpVersion::V10 | HttpVersion::V11)
+}
+
+/// Returns the first of several Content-Type that fields can be read by, else the first: servers differ in which they
+/// take.
+#[cold]
+fn readable_type<'a>(headers: &[Header<'a>], codings: Codings) -> Option<&'a [u8]> {
+    let types = || headers.iter().filter(|h| Field::of(h.name) == Field::ContentType).map(|h| h.value);
+    types()
+        .find(|t| matches!(body::readable(Some(t), codings, false), Readable::As(..)))
+        .or_else(|| types().next())
 }
 
 fn is_transfer_encoding(name: &[u8]) -> bool {

@@ -11,7 +11,7 @@ pub(super) struct Reduced {
 }
 
 impl Reduced {
-    /// Longest reduced name; a longer one is reduced to nothing and matches nothing.
+    /// Longest reduced name; of a longer one its end is kept, at least half of this.
     const MAX: usize = 48;
 
     /// Reduces `name`; `encoded` where it comes from a form or query (`%xx`, `+`).
@@ -33,7 +33,8 @@ impl Reduced {
                 c = byte;
                 at += 2;
             }
-            if bracket && c != b']' {
+            // A number is a place in a list: `password[0]` is `password0`.
+            if bracket && c != b']' && !c.is_ascii_digit() {
                 out.len = 0;
             }
             bracket = c == b'[';
@@ -41,11 +42,14 @@ impl Reduced {
                 b'.' | b':' | b'$' | b'/' => out.len = 0,
                 // Some programs end a name at a NUL or pass over what cannot be seen.
                 b'[' | b']' | b'_' | b'-' | b'+' | 0x7f | ..=b' ' => {}
-                _ if out.len < Self::MAX => {
+                _ => {
+                    if out.len == Self::MAX {
+                        out.buf.copy_within(Self::MAX / 2.., 0);
+                        out.len = Self::MAX / 2;
+                    }
                     out.buf[out.len] = c.to_ascii_lowercase();
                     out.len += 1;
                 }
-                _ => return Self { buf: [0; Self::MAX], len: 0 },
             }
         }
         out
@@ -151,7 +155,95 @@ pub(super) fn may_matter(name: &[u8], users: &FieldNames, passwords: &FieldNames
         return true;
     }
     let bit = last_two(&[a.to_ascii_lowercase(), b.to_ascii_lowercase()]);
-    holds(&users.filter, bit) || holds(&passwords.filter, bit) || holds(&SECRET_FILTER, bit)
+    if holds(&users.filter, bit) || holds(&passwords.filter, bit) || holds(&SECRET_FILTER, bit) {
+        return true;
+    }
+    // `password1`, `password_confirmation`; what is before the number ends in no digit, so this ends at once.
+    if b.is_ascii_digit() {
+        let stem = name.len() - name.iter().rev().take_while(|c| c.is_ascii_digit()).count();
+        return may_matter(&name[..stem], users, passwords);
+    }
+    holds(&AGAIN_FILTER, bit)
+}
+
+/// What is put behind the name of a field that wants the same once more, reduced.
+const AGAIN: &[&[u8]] = &[
+    b"again",
+    b"check",
+    b"confirm",
+    b"confirmation",
+    b"confirmed",
+    b"repeat",
+    b"retype",
+    b"verification",
+    b"verify",
+];
+/// What is put before the name of a password that is not the one in use, or that wants it once more.
+// A longer one before a shorter one that it begins with.
+const OTHER_PREFIXES: &[&[u8]] = &[
+    b"again",
+    b"confirmation",
+    b"confirm",
+    b"new",
+    b"orig",
+    b"previous",
+    b"repeat",
+    b"retype",
+    b"re",
+    b"verify",
+];
+
+/// Bit `last_two(name)` of [`AGAIN`].
+const AGAIN_FILTER: [u64; 4] = {
+    let mut filter = [0u64; 4];
+    let mut at = 0;
+    while at < AGAIN.len() {
+        let bit = last_two(AGAIN[at]);
+        filter[(bit >> 6) as usize] |= 1 << (bit & 63);
+        at += 1;
+    }
+    filter
+};
+
+/// Takes numbers and words like `confirmation` off the end of a reduced name, as far as something is left.
+fn stem(mut reduced: &[u8]) -> &[u8] {
+    loop {
+        let digits = reduced.iter().rev().take_while(|c| c.is_ascii_digit()).count();
+        let shorter = &reduced[..reduced.len() - digits];
+        let shorter = AGAIN
+            .iter()
+            .filter_map(|word| shorter.strip_suffix(*word))
+            .min_by_key(|rest| rest.len())
+            .unwrap_or(shorter);
+        if shorter.is_empty() || shorter.len() == reduced.len() {
+            return reduced;
+        }
+        reduced = shorter;
+    }
+}
+
+/// Tells what to do with the value of a parameter: like [`secrecy`], and what is a variation of a name is like it
+/// (`password2`, `pwd_confirm`, `new_pass`, `token2`).
+pub(super) fn secrecy_like(reduced: &[u8], passwords: &FieldNames) -> Secrecy {
+    let known = secrecy(reduced);
+    if known != Secrecy::Open {
+        return known;
+    }
+    if is_other_password(reduced, passwords) {
+        return Secrecy::Secret;
+    }
+    let stem = stem(reduced);
+    if stem.len() < reduced.len() { secrecy(stem) } else { known }
+}
+
+/// Tells whether a reduced name is a variation of a password's: one more, or one that is not in use yet.
+pub(super) fn is_other_password(reduced: &[u8], passwords: &FieldNames) -> bool {
+    let stem = stem(reduced);
+    let mut bare = stem;
+    while let Some(rest) = OTHER_PREFIXES.iter().find_map(|p| bare.strip_prefix(*p)) {
+        bare = rest;
+    }
+    stem.ends_with(b"password") || passwords.rank(stem).is_some() || passwords.rank(bare).is_some()
 }
 
 fn usual_prefix(text: &[u8]) -> bool {
@@ -445,6 +537,53 @@ mod tests {
             assert_eq!(names.rank(Reduced::new(name.as_bytes(), encoded).bytes()), want, "{name}");
         }
         assert_eq!(names.rank(Reduced::new(&[b'x'; 5000], false).bytes()), None);
+    }
+
+    #[test]
+    fn variations_of_names_are_like_them() {
+        let (users, passwords) = (list(&["user"]), list(&["password", "pass", "pwd", "passwd"]));
+        for (name, want) in [
+            ("password1", Secrecy::Secret),
+            ("password_2", Secrecy::Secret),
+            ("password[0]", Secrecy::Secret),
+            ("password%5B10%5D", Secrecy::Secret),
+            ("new_password2", Secrecy::Secret),
+            ("passwordConfirm", Secrecy::Secret),
+            ("password_confirmation", Secrecy::Secret),
+            ("user[password_confirmation]", Secrecy::Secret),
+            ("PasswordConfirm2", Secrecy::Secret),
+            ("passwordAgain", Secrecy::Secret),
+            ("password_verify", Secrecy::Secret),
+            ("pwd_repeat", Secrecy::Secret),
+            ("new_pass", Secrecy::Secret),
+            ("confirm_new_pwd", Secrecy::Secret),
+            ("pass1", Secrecy::Secret),
+            ("pwd1", Secrecy::Secret),
+            ("passwd2", Secrecy::Secret),
+            ("token2", Secrecy::Secret),
+            ("api_key2", Secrecy::Secret),
+            ("PHPSESSID2", Secrecy::SecretIfLong),
+            ("utf8", Secrecy::Open),
+            ("page2", Secrecy::Open),
+            ("confirm", Secrecy::Open),
+            ("verify", Secrecy::Open),
+            ("confirm1", Secrecy::Open),
+            ("compass", Secrecy::Open),
+            ("12", Secrecy::Open),
+            ("", Secrecy::Open),
+        ] {
+            let reduced = Reduced::new(name.as_bytes(), true);
+            assert_eq!(secrecy_like(reduced.bytes(), &passwords), want, "{name}");
+            assert!(want == Secrecy::Open || may_matter(name.as_bytes(), &users, &passwords), "{name}");
+        }
+        for (name, want) in
+            [("password2", true), ("repeat_pwd", true), ("new_pass", true), ("token2", false), ("pin", false)]
+        {
+            let reduced = Reduced::new(name.as_bytes(), true);
+            assert_eq!(is_other_password(reduced.bytes(), &passwords), want, "{name}");
+        }
+        let long = [&[b'a'; 5000][..], b"pass_Word"].concat();
+        assert_eq!(secrecy_like(Reduced::new(&long, true).bytes(), &passwords), Secrecy::Secret);
     }
 
     #[test]

@@ -85,7 +85,9 @@ fn holds_secret_name(text: &[u8], users: &FieldNames, passwords: &FieldNames) ->
         // More than the longest that matters need not be counted.
         let len = rest.iter().take(64).take_while(|c| !is_end(**c)).count();
         let reduced = Reduced::new(name, true);
-        len > 0 && (passwords.rank(reduced.bytes()).is_some() || names::secrecy(reduced.bytes()).covers(len))
+        len > 0
+            && (passwords.rank(reduced.bytes()).is_some()
+                || names::secrecy_like(reduced.bytes(), passwords).covers(len))
     };
     /// Longest name that is looked at.
     const NAME_BYTES_MAX: usize = 128;
@@ -201,13 +203,40 @@ const fn is_issued(lead: u32, digits: usize) -> bool {
 /// Tells whether the path that `text` may begin with has a secret segment.
 pub(super) fn path_is_secret(text: &[u8]) -> bool {
     let end = text.iter().position(|c| matches!(c, b'?' | b'#' | b';')).unwrap_or(text.len());
-    first_secret_segment(&text[..end]).is_some()
+    DoorWords::default().next_secret(&text[..end], 0).is_some()
 }
 
 /// Returns where the first segment of `path` is that is a secret.
 #[inline(never)]
 pub(super) fn first_secret_segment(path: &[u8]) -> Option<(usize, usize)> {
-    DoorWords::default().next_secret(path, 0)
+    DoorWords::of_path().next_secret(path, 0)
+}
+
+/// Reads a byte that may be percent-encoded, however often (`%252F`); returns it and how long it is in `text`.
+/// `text` is not empty.
+pub(super) fn unit(text: &[u8]) -> (u8, usize) {
+    let (mut byte, mut len) = (text[0], 1);
+    while byte == b'%'
+        && let [high, low, ..] = text[len..]
+        && let Some(decoded) = percent(&[b'%', high, low])
+    {
+        byte = decoded;
+        len += 2;
+    }
+    (byte, len)
+}
+
+/// Returns where the first byte of `text` that `is` wants begins and ends, raw or percent-encoded.
+pub(super) fn find_unit(text: &[u8], is: impl Fn(u8) -> bool) -> Option<(usize, usize)> {
+    let mut at = 0;
+    while at < text.len() {
+        let (byte, len) = unit(&text[at..]);
+        if is(byte) {
+            return Some((at, at + len));
+        }
+        at += len;
+    }
+    None
 }
 
 /// Words before a token in a path that say that it opens a door. Parts of words: `verif` is in `verify` and
@@ -233,25 +262,33 @@ const DOOR_WORDS: &[&[u8]] = &[
 pub(super) struct DoorWords {
     searched: usize,
     seen: bool,
+    /// Long random segments are secrets without a word before them too.
+    random: bool,
 }
 
 impl DoorWords {
+    /// For the path of a target or reference. In values, random text is everywhere.
+    pub(super) fn of_path() -> Self {
+        Self { random: true, ..Self::default() }
+    }
+
     /// Returns the next secret segment from `at` on, without the parameters behind its `;`.
     pub(super) fn next_secret(&mut self, path: &[u8], at: usize) -> Option<(usize, usize)> {
         let mut start = at;
         loop {
-            let end = memchr::memchr(b'/', &path[start..]).map_or(path.len(), |e| start + e);
+            let (end, next) = slash(&path[start..])
+                .map_or((path.len(), path.len()), |(from, to)| (start + from, start + to));
             // Short ones are looked into for userinfo only (`/fetch/http://u:p@h/`).
             if end - start >= SEGMENT_BYTES_MIN || memchr::memchr(b'@', &path[start..end]).is_some() {
-                let stop = memchr::memchr(b';', &path[start..end]).map_or(end, |e| start + e);
+                let stop = parameters(&path[start..end]).map_or(end, |e| start + e);
                 if self.is_secret(path, start, stop) {
                     return Some((start, stop));
                 }
             }
-            if end == path.len() {
+            if next == path.len() {
                 return None;
             }
-            start = end + 1;
+            start = next;
         }
     }
 
@@ -265,6 +302,9 @@ impl DoorWords {
         if segment.len() < SEGMENT_BYTES_MIN {
             return false;
         }
+        if is_cookieless(segment) {
+            return true;
+        }
         // Most long segments are words.
         if !segment.iter().fold(false, |any, c| any | c.is_ascii_digit()) && segment.len() <= 64 {
             return false;
@@ -272,6 +312,7 @@ impl DoorWords {
         is_jwt(segment)
             || is_bot_key(segment)
             || holds_card(segment) && card_at(segment).1 == segment.len()
+            || (self.random && is_random(segment))
             || (self.before(path, start) && endpoint::is_token(segment))
     }
 
@@ -298,6 +339,44 @@ pub(super) fn is_jwt(text: &[u8]) -> bool {
     text.starts_with(b"eyJ")
         && text.iter().filter(|c| **c == b'.').count() >= 2
         && text.iter().all(|c| c.is_ascii_alphanumeric() || b"-_.=".contains(c))
+}
+
+/// Returns where the next slash begins and ends, which may be percent-encoded.
+fn slash(text: &[u8]) -> Option<(usize, usize)> {
+    let mut at = 0;
+    while let Some(found) = memchr::memchr2(b'/', b'%', &text[at..]) {
+        at += found;
+        let (byte, len) = unit(&text[at..]);
+        if byte == b'/' {
+            return Some((at, at + len));
+        }
+        at += len;
+    }
+    None
+}
+
+/// Returns where the parameters of a segment begin: at its `;`, which may be percent-encoded.
+fn parameters(segment: &[u8]) -> Option<usize> {
+    find_unit(segment, |c| c == b';').map(|(at, _)| at)
+}
+
+/// Tells whether a segment is random text long enough for a key, and no number or hash: the capability in the path of a
+/// webhook. Object ids of 24 characters and more look the same.
+fn is_random(segment: &[u8]) -> bool {
+    /// Base64 of 18 bytes.
+    const BYTES_MIN: usize = 24;
+    let count = |is: fn(&u8) -> bool| segment.iter().filter(|c| is(c)).count();
+    segment.len() >= BYTES_MIN
+        && segment.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'~' | b'='))
+        && count(u8::is_ascii_digit) >= 2
+        && count(u8::is_ascii_lowercase) >= 2
+        && count(u8::is_ascii_uppercase) >= 2
+        && endpoint::is_whole_token(segment)
+}
+
+/// `(S(<session>))`, also with more such: what ASP.NET puts into a path instead of a cookie.
+pub(super) fn is_cookieless(segment: &[u8]) -> bool {
+    matches!(segment, [b'(', letter, b'(', .., b')', b')'] if letter.is_ascii_alphabetic())
 }
 
 /// `bot123456:key`.

@@ -96,14 +96,14 @@ pub(super) enum Param {
 
 /// Tells whether `text` can hold anything that [`redact`] would look at. Cheap; true is a "maybe".
 pub(super) fn may_hold_secrets(text: &[u8]) -> bool {
-    memchr::memchr2(b'=', b'@', text).is_some()
+    memchr::memchr3(b'=', b'@', b'%', text).is_some()
 }
 
 /// Copies `text` to `out` with the values of secret parameters and any userinfo replaced by `REDACTED`, and
 /// hands every credential (still encoded) to `found`. Path segments are left to [`hide_segments`].
 ///
-/// Parameters are those of the query, of the fragment and of path segments (`;jsessionid=…`). Secret are
-/// configured passwords, the names that [`names::secrecy`] knows, and user names beside a password. Whatever its name,
+/// Parameters are those of the query, of the fragment and of path segments (`;jsessionid=…`, `/token=…`), also behind
+/// encoded separators. Secret are configured passwords, the names that [`names::secrecy_like`] knows, and user names beside a password. Whatever its name,
 /// a value is secret that is a JWT, has a card number, or has one of these within, decoded at most twice. Linear.
 pub(super) fn redact<'a>(
     text: &'a [u8],
@@ -122,47 +122,13 @@ pub(super) fn redact<'a>(
         None => out.extend_from_slice(&text[..at]),
     }
     let after_authority = &text[at..];
+    let path_end = memchr::memchr2(b'?', b'#', after_authority).map_or(text.len(), |e| at + e);
     // Looked for once, and only where a user name was met.
     let mut with_password = None;
-    let mut in_query = false;
-    // Where the value under way ends in a query: found once, though several parameters may begin before it.
-    let mut query_value_end = 0;
     // Up to where values were looked into.
     let mut looked_into = 0;
-    while at < text.len() {
-        let c = text[at];
-        out.push(c);
-        at += 1;
-        in_query |= matches!(c, b'?' | b'#');
-        if !(matches!(c, b'?' | b'#' | b';') || (in_query && c == b'&')) {
-            // Nothing begins here: copy up to where something may.
-            let rest = &text[at..];
-            let next = if in_query {
-                rest.iter().position(|c| matches!(c, b'?' | b'#' | b';' | b'&'))
-            } else {
-                memchr::memchr3(b'?', b'#', b';', rest)
-            };
-            let run = next.unwrap_or(rest.len());
-            out.extend_from_slice(&rest[..run]);
-            at += run;
-            continue;
-        }
-        let Some(name) = name_at(&text[at..]) else { continue };
-        let value_start = at + name.len() + 1;
-        if in_query && query_value_end < value_start {
-            query_value_end =
-                memchr::memchr2(b'&', b'#', &text[value_start..]).map_or(text.len(), |e| value_start + e);
-        }
-        let value_end = if in_query {
-            query_value_end
-        } else {
-            let rest = &text[value_start..];
-            rest.iter().position(|c| b"/;?#".contains(c)).map_or(text.len(), |e| value_start + e)
-        };
+    let mut is_secret = |name: &'a [u8], value_start: usize, value_end: usize| {
         let value = &text[value_start..value_end];
-        if value.is_empty() {
-            continue;
-        }
         let mut secret = false;
         if names::may_matter(name, users, passwords) {
             let reduced = Reduced::new(name, true);
@@ -174,7 +140,7 @@ pub(super) fn redact<'a>(
             secret = match param {
                 Some(Param::Password(_)) => true,
                 Some(_) => *with_password.get_or_insert_with(|| has_password(after_authority, passwords)),
-                None => names::secrecy(reduced.bytes()).covers(value.len()),
+                None => names::secrecy_like(reduced.bytes(), passwords).covers(value.len()),
             };
             if let Some(param) = param {
                 found(param, name, value);
@@ -186,14 +152,63 @@ pub(super) fn redact<'a>(
         if !secret && value_start >= looked_into {
             secret = shape::is_secret(value, users, passwords);
             looked_into = value_end;
-        } else if !secret {
+        } else if !secret && value_start >= path_end {
             secret = shape::path_is_secret(value);
         }
-        if secret {
-            out.extend_from_slice(name);
-            out.push(b'=');
+        secret
+    };
+    // Where the value under way ends: found once, though several parameters may begin before it.
+    let mut known_end = 0;
+    if memchr::memchr2(b'=', b'%', &text[at..path_end]).is_none() {
+        out.extend_from_slice(&text[at..path_end]);
+        at = path_end;
+    }
+    let mut name_start = at;
+    while at < path_end {
+        let (c, len) = shape::unit(&text[at..path_end]);
+        let value_start = at + len;
+        out.extend_from_slice(&text[at..value_start]);
+        let name = &text[name_start..at];
+        at = value_start;
+        if matches!(c, b'/' | b';' | b'?' | b'#' | b'&' | b',' | b'=') {
+            name_start = value_start;
+        }
+        if c != b'=' {
+            continue;
+        }
+        if known_end < value_start {
+            let end =
+                shape::find_unit(&text[value_start..path_end], |c| matches!(c, b'/' | b';' | b'?' | b'#'));
+            known_end = end.map_or(path_end, |(e, _)| value_start + e);
+        }
+        if known_end > value_start && is_secret(name, value_start, known_end) {
             out.extend_from_slice(REDACTED);
-            at = value_end;
+            at = known_end;
+        }
+    }
+    known_end = 0;
+    while at < text.len() {
+        let c = text[at];
+        out.push(c);
+        at += 1;
+        if !matches!(c, b'?' | b'#' | b';' | b'&') {
+            // Nothing begins here: copy up to where something may.
+            let rest = &text[at..];
+            let run = rest.iter().position(|c| matches!(c, b'?' | b'#' | b';' | b'&')).unwrap_or(rest.len());
+            out.extend_from_slice(&rest[..run]);
+            at += run;
+            continue;
+        }
+        let Some((name, equals)) = name_at(&text[at..]) else { continue };
+        let value_start = at + name.len() + equals;
+        if known_end < value_start {
+            known_end =
+                memchr::memchr2(b'&', b'#', &text[value_start..]).map_or(text.len(), |e| value_start + e);
+        }
+        if known_end > value_start && is_secret(name, value_start, known_end) {
+            out.extend_from_slice(&text[at..value_start]);
+            out.extend_from_slice(REDACTED);
+            at = known_end;
         }
     }
 }
@@ -265,7 +280,7 @@ pub(super) fn hide_segments(text: &mut Vec<u8>) {
     text.truncate(start);
     let (mut path, rest) = old.bytes().split_at(path_len);
     let whole = path;
-    let mut words = shape::DoorWords::default();
+    let mut words = shape::DoorWords::of_path();
     let mut done = 0;
     while let Some((from, to)) = words.next_secret(whole, done) {
         text.extend_from_slice(&whole[done..from]);
@@ -277,23 +292,29 @@ pub(super) fn hide_segments(text: &mut Vec<u8>) {
     text.extend_from_slice(rest);
 }
 
-/// Returns the name of the parameter that `text` begins with, if an equals sign follows it.
+/// Returns the name of the parameter that `text` begins with, if an equals sign follows it, and how long that is: it may
+/// be percent-encoded (`password%3Dx`).
 ///
-/// A name ends at the next delimiter of any kind; a value runs on to what really ends it, so that
-/// `password=a;b?c` is one secret.
-fn name_at(text: &[u8]) -> Option<&[u8]> {
-    /// Longest parameter name that is looked at, so that text without `=` stays linear.
-    const NAME_BYTES_MAX: usize = 128;
+/// A name ends at the next delimiter of any kind, so that text without `=` stays linear; a value runs on to what really
+/// ends it, so that `password=a;b?c` is one secret.
+fn name_at(text: &[u8]) -> Option<(&[u8], usize)> {
     let is_end = |c: &u8| matches!(c, b'=' | b'&' | b';' | b'#' | b'?' | b'/');
-    let end = text.iter().take(NAME_BYTES_MAX).position(is_end)?;
-    (text[end] == b'=').then_some(&text[..end])
+    let end = text.iter().position(is_end).unwrap_or(text.len());
+    if text.get(end) == Some(&b'=') {
+        return Some((&text[..end], 1));
+    }
+    memchr::memchr(b'%', &text[..end])?;
+    shape::find_unit(&text[..end], |c| c == b'=').map(|(from, to)| (&text[..from], to - from))
 }
 
 fn has_password(text: &[u8], passwords: &FieldNames) -> bool {
     let Some(query) = text.iter().position(|c| matches!(c, b'?' | b'#')) else { return false };
     text[query + 1..].split(|c| matches!(c, b'&' | b'#' | b'?' | b';')).any(|pair| {
-        name_at(pair).is_some_and(|name| {
-            pair.len() > name.len() + 1 && passwords.rank(Reduced::new(name, true).bytes()).is_some()
+        name_at(pair).is_some_and(|(name, equals)| {
+            let reduced = Reduced::new(name, true);
+            pair.len() > name.len() + equals
+                && (passwords.rank(reduced.bytes()).is_some()
+                    || names::is_other_password(reduced.bytes(), passwords))
         })
     })
 }
@@ -460,6 +481,50 @@ mod tests {
     }
 
     #[test]
+    fn other_spellings_go() {
+        const KEY: &str = "S3cr3tZq7Xy9abcdefghijklmnopQRSTUVWXYZ01";
+        let pad = "a".repeat(300);
+        for (text, want) in [
+            // Variations of names.
+            ("/x?password1=Zq7&pwd2=Zq7&b=1", "/x?password1=REDACTED&pwd2=REDACTED&b=1"),
+            ("/x?password_confirmation=Zq7&token2=Zq7", "/x?password_confirmation=REDACTED&token2=REDACTED"),
+            ("/x?user=ann&new_password2=Zq7", "/x?user=REDACTED&new_password2=REDACTED"),
+            ("/x?next=%2Fa%3Fpassword1%3DZq7&b=1", "/x?next=REDACTED&b=1"),
+            // Long names.
+            ("/x?PADpassword=Zq7", "/x?PADpassword=REDACTED"),
+            ("/x?PAD[password]=Zq7&b=1", "/x?PAD[password]=REDACTED&b=1"),
+            ("/x;PADpassword=Zq7/y", "/x;PADpassword=REDACTED/y"),
+            // Encoded separators.
+            ("/x?password%3DZq7&b=1", "/x?password%3DREDACTED&b=1"),
+            ("/x?password%253dZq7", "/x?password%253dREDACTED"),
+            ("/x?a%26password=Zq7", "/x?a%26password=REDACTED"),
+            ("/x?user%3Dann&password%3DZq7", "/x?user%3DREDACTED&password%3DREDACTED"),
+            ("/a%3Bjsessionid=KEY/b", "/a%3Bjsessionid=REDACTED/b"),
+            ("/a%3bjsessionid%3dKEY%2fb", "/a%3bjsessionid%3dREDACTED%2fb"),
+            ("/a%253Bpassword%253DZq7%252Fb?c", "/a%253Bpassword%253DREDACTED%252Fb?c"),
+            ("/a%3Fb=1%26password=Zq7/c", "/a%3Fb=1%26password=REDACTED/c"),
+            ("/reset%2FKEY?x", "/reset%2FREDACTED?x"),
+            ("/reset%252fKEY%2Fx", "/reset%252fREDACTED%2Fx"),
+            ("/reset/KEY%3Ba=b", "/reset/REDACTED%3Ba=b"),
+            // Parameters in segments.
+            ("/a/token=Zq7/b", "/a/token=REDACTED/b"),
+            ("/a/b=1,token=Zq7/b", "/a/b=1,token=REDACTED/b"),
+            // Capabilities.
+            ("/app/(S(lit3py55t21z5v55vlm25s55))/x.aspx", "/app/REDACTED/x.aspx"),
+            ("/app/(S(abcdefghijklmnopqrstuvwx))/x.aspx", "/app/REDACTED/x.aspx"),
+            ("/api/webhooks/123456789012345678/KEY", "/api/webhooks/123456789012345678/REDACTED"),
+            (
+                "/services/T024BE7LD/B024BE7LE/S3cr3tZq7Xy9abcdefghij12",
+                "/services/T024BE7LD/B024BE7LE/REDACTED",
+            ),
+            ("/v1/key/KEY/x", "/v1/key/REDACTED/x"),
+        ] {
+            let fill = |t: &str| t.replace("PAD", &pad).replace("KEY", KEY);
+            assert_eq!(run(&fill(text)).0, fill(want), "{text}");
+        }
+    }
+
+    #[test]
     fn harmless_things_stay() {
         for text in [
             "/x?code=DE&key=12&state=open&ticket=4711&sig=ab",
@@ -470,7 +535,12 @@ mod tests {
             "/x?n=4111111111111112&m=411111111111111",
             "/x?n=a4111111111111111&m=4111111111111111b",
             "/x?d=2024-05-31-1234567890",
-            "/d/1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms/edit",
+            "/x?d=1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms",
+            "/d/dQw4w9WgXcQ8dk3Lm2/edit",
+            "/p/cus_NffrFeUfNV2HibNffrFeUfNV2Hib",
+            "/a%2Fb%3Bv%3D1/c=d/color%3Dred",
+            "/wiki/(disambiguation)",
+            "/x?page2=3&confirm=yes&utf8=1&q%3D1",
             "/commit/0123456789abcdef0123456789abcdef",
             "/reset/done",
             "/reset/a1b2c3d4",
@@ -509,6 +579,12 @@ mod tests {
             "?a=b?",
             "?user=b",
             "=",
+            "a=1,",
+            "a=1&",
+            "a%3D",
+            "&a%3D",
+            "/a=",
+            "%2F",
             "&email",
             "#",
             ";user=b",

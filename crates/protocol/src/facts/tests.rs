@@ -465,11 +465,14 @@ fn compressed_capped_and_broken_bodies() {
     let (tx, _) = post_pieces("/x", "application/json", "gzip", &[&packed[..9], &packed[9..]]);
     assert_eq!((tx.user, tx.login.password), (user("ann"), password("p")));
     let (tx, c) = post_pieces("/x", "application/json", "gzip", &[b"{\"password\":\"p\"}"]);
+    assert!(tx.anomalies.contains(Anomaly::BodyDecodeFailed));
+    assert_eq!((tx.login.password, c.facts_bodies_read_total), (password("p"), 1));
+    let (tx, c) = post_pieces("/x", "application/json", "gzip", &[b"\x01{\"password\":\"p\"}"]);
     assert!(tx.anomalies.contains(Anomaly::BodyDecodeFailed) && tx.login.password.is_none());
     assert_eq!(c.facts_bodies_empty_total, 1);
     let (tx, c) = post_pieces("/x", "application/json", "compress", &[b"x"]);
-    assert!(tx.anomalies.is_empty());
-    assert_eq!((c.facts_bodies_coding_unread_total, c.facts_body_taps_total), (1, 0));
+    assert_eq!(tx.anomalies.iter().collect::<Vec<_>>(), [Anomaly::BodyDecodeFailed]);
+    assert_eq!((c.facts_bodies_coding_unread_total, c.facts_body_taps_total), (0, 1));
     let long = format!(r#"{{"x":"{}","password":"p"}}"#, "y".repeat(200_000));
     let (tx, _) = post_pieces("/x", "application/json", "", &[long.as_bytes()]);
     assert_eq!((tx.login.password, tx.anomalies.is_empty()), (password("p"), true));
@@ -698,6 +701,16 @@ fn which_requests_get_a_tap() {
         ("DELETE", &[], false),
         ("POST", &[("Content-Length", "0")], false),
         ("POST", &[("Content-Type", "image/png")], false),
+        // Framing reads a body in spite of these.
+        ("POST", &[("Content-Length", "0"), ("Transfer-Encoding", "chunked")], true),
+        ("POST", &[("Transfer-Encoding", "chunked"), ("Content-Length", "0")], true),
+        ("POST", &[("Content-Length", "0"), ("Content-Length", "9")], true),
+        ("POST", &[("Content-Length", "9"), ("Content-Length", "0")], true),
+        ("POST", &[("Content-Length", "0"), ("Content-Length", "0")], false),
+        // Which of two types a server takes cannot be known.
+        ("POST", &[("Content-Type", "image/png"), ("Content-Type", "application/json")], true),
+        ("POST", &[("Content-Type", "application/json"), ("Content-Type", "image/png")], true),
+        ("POST", &[("Content-Type", "image/png"), ("Content-Type", "image/gif")], false),
     ] {
         let mut tx = transaction("10.0.0.1");
         assert_eq!(
@@ -862,6 +875,15 @@ fn no_secret_is_kept_wherever_it_stands_in_a_target() {
         ("GET", "/x?a=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJTM2NyM3RaWiJ9.SECRET"),
         ("GET", "/bot123456:SECRET/sendMessage"),
         ("GET", "/bot123456%3Azq7zq7zq7zq7zq7/sendMessage"),
+        ("GET", "/x?password1=SECRET&new_password2=SECRET&password_confirmation=SECRET&pwd1=SECRET"),
+        ("GET", "/x?passwordConfirm=SECRET&token2=SECRET&api_key2=SECRET&password%3DSECRET"),
+        ("GET", "/a%3Bjsessionid=SECRET/b"),
+        ("GET", "/reset%2FSECRET"),
+        ("GET", "/a/b;jsessionid%3DSECRET/token=SECRET/c"),
+        ("GET", "/app/(S(SECRET))/x.aspx"),
+        ("GET", "/api/webhooks/123456789012345678/SECRETSECRET_-SECRET"),
+        ("GET", "/services/T024BE7LD/B024BE7LE/SECRET"),
+        ("GET", "/v1/key/SECRET/x"),
     ] {
         let target = target.replace("SECRET", SECRET);
         let mut facts = facts();
@@ -875,6 +897,48 @@ fn no_secret_is_kept_wherever_it_stands_in_a_target() {
         assert!(!shown.contains("zq7"), "{target}: {shown}");
         if method == "GET" && !target.contains("//") && !target.contains("@") {
             assert_eq!(tx.login.redirect, RedirectClass::SamePath, "{target}");
+        }
+    }
+}
+
+#[test]
+fn what_lies_beyond_the_cut_counts() {
+    let pad = "b".repeat(config().text_bytes_max);
+    let target = format!("/login?user=Zq7ann&a={pad}&password=Zq7pw");
+    let tx = request("GET", &target, &[("Host", "h"), ("Referer", &target)]);
+    assert_eq!(tx.login.password, password("Zq7pw"));
+    assert_eq!(tx.user, user("zq7ann"));
+    assert!(tx.anomalies.contains(Anomaly::TextCapped));
+    assert!(!String::from_utf8_lossy(&arena(&tx)).contains("Zq7"));
+    let location = [("Location", target.as_str())];
+    let headers = headers(&location);
+    let mut tx = transaction("10.0.0.1");
+    let head = ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers };
+    facts().response_head(&head, &mut tx);
+    assert!(!String::from_utf8_lossy(tx.text.get(tx.location)).contains("Zq7"));
+    assert_eq!(tx.location.len(), config().text_bytes_max);
+}
+
+#[test]
+fn labels_of_bodies_may_be_wrong() {
+    const FORM: &str = "user=ann&password=s3cret";
+    const JSON: &str = "{\"user\":\"ann\",\"password\":\"s3cret\"}";
+    for (content_type, coding, body, failed) in [
+        ("application/x-www-form-urlencoded", "foo", FORM, false),
+        ("application/json", "foo, gzip", JSON, false),
+        ("application/x-www-form-urlencoded", "gzip", FORM, true),
+        ("application/x-www-form-urlencoded", "deflate", FORM, true),
+        ("application/x-www-form-urlencoded", "br", FORM, true),
+        ("application/x-www-form-urlencoded", "zstd", FORM, true),
+        ("application/json", "br", JSON, true),
+        ("application/json", "gzip, br", JSON, true),
+    ] {
+        for at in [0, 1, 20] {
+            let (first, second) = body.as_bytes().split_at(at);
+            let (tx, _) = post_pieces("/login", content_type, coding, &[first, second]);
+            assert_eq!(tx.user, user("ann"), "{content_type} {coding}");
+            assert_eq!(tx.login.password, password("s3cret"), "{content_type} {coding}");
+            assert_eq!(tx.anomalies.contains(Anomaly::BodyDecodeFailed), failed, "{content_type} {coding}");
         }
     }
 }
