@@ -1,5 +1,6 @@
 //! What an operator can set.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use offpath_types::{BodyHint, RedirectClass, Transaction};
@@ -82,7 +83,8 @@ impl OutcomeRule {
 pub struct LoginRule {
     /// Request method; `None`: POST and PUT.
     pub method: Option<String>,
-    /// Path; `*` stands for any run of characters.
+    /// Path as in the endpoint (decoded, resolved, without parameters), but without placeholders; `*` stands for
+    /// any run of characters. A slash at the end makes no difference.
     pub path: String,
     /// Responses that let the user in.
     pub success: OutcomeRule,
@@ -91,12 +93,17 @@ pub struct LoginRule {
 }
 
 impl LoginRule {
+    /// Tells whether it is about `method` and `path`, which is a [`normal_path`].
     pub(crate) fn applies(&self, method: &[u8], path: &[u8]) -> bool {
         let method_fits = match &self.method {
             Some(want) => want.as_bytes() == method,
             None => method == b"POST" || method == b"PUT",
         };
-        method_fits && glob(self.path.as_bytes(), path)
+        let pattern = self.path.as_bytes();
+        method_fits
+            && (glob(pattern, path)
+                || path.strip_suffix(b"/").is_some_and(|p| glob(pattern, p))
+                || pattern.strip_suffix(b"/").is_some_and(|p| !p.is_empty() && glob(p, path)))
     }
 }
 
@@ -158,6 +165,48 @@ pub(crate) fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|w| w == part)
 }
 
+/// Spells a path as endpoints do: unreserved characters decoded, empty and dot segments resolved, without
+/// parameters. So a server that takes two spellings for one path has one rule for both.
+pub(crate) fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
+    let odd = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.'] | [b'%' | b';', _] | [_, b';']);
+    if !path.starts_with(b"/") || !path.windows(2).any(odd) {
+        return Cow::Borrowed(path);
+    }
+    let mut out = Vec::with_capacity(path.len());
+    for segment in path.split(|c| *c == b'/') {
+        let start = out.len();
+        out.push(b'/');
+        let mut rest = segment.split(|c| *c == b';').next().unwrap_or_default();
+        while let [first, after @ ..] = rest {
+            let decoded = match rest {
+                [b'%', high, low, ..] => unreserved(*high, *low),
+                _ => None,
+            };
+            out.push(decoded.unwrap_or(*first));
+            rest = if decoded.is_some() { &rest[3..] } else { after };
+        }
+        match &out[start + 1..] {
+            b"" | b"." => out.truncate(start),
+            b".." => {
+                out.truncate(start);
+                out.truncate(out.iter().rposition(|c| *c == b'/').unwrap_or(0));
+            }
+            _ => {}
+        }
+    }
+    if out.is_empty() || path.ends_with(b"/") {
+        out.push(b'/');
+    }
+    Cow::Owned(out)
+}
+
+/// Decodes two hexadecimal digits, where that is a character that may stand for itself (RFC 3986 §6.2.2.2) or `@`.
+fn unreserved(high: u8, low: u8) -> Option<u8> {
+    let digit = |c: u8| char::from(c).to_digit(16);
+    let byte = (digit(high)? << 4 | digit(low)?) as u8;
+    (byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte)).then_some(byte)
+}
+
 /// Matches `*` wildcards; O(pattern × text), both short and the pattern the operator's.
 pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
@@ -188,6 +237,61 @@ pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_spelt_as_endpoints_spell_them() {
+        for (path, want) in [
+            ("/login", "/login"),
+            ("/", "/"),
+            ("", ""),
+            ("*", "*"),
+            ("/users/", "/users/"),
+            ("/login;register", "/login"),
+            ("/login;", "/login"),
+            ("/;x/login", "/login"),
+            ("/register/../login", "/login"),
+            ("/login/..;/forgot/../login", "/login"),
+            ("/x/%72eset/../../login", "/login"),
+            ("/%6cogin", "/login"),
+            ("/%2e%2E/%2e/login", "/login"),
+            ("//login", "/login"),
+            ("/./login/.", "/login"),
+            ("/../..", "/"),
+            ("/login//", "/login/"),
+            ("/a%2Fb/%4", "/a%2Fb/%4"),
+            ("/.well-known/x", "/.well-known/x"),
+        ] {
+            assert_eq!(normal_path(path.as_bytes()), path_bytes(want), "{path}");
+        }
+        let long = format!("/{}login", "x/../".repeat(20_000));
+        assert_eq!(normal_path(long.as_bytes()), path_bytes("/login"));
+    }
+
+    fn path_bytes(text: &str) -> Cow<'_, [u8]> {
+        Cow::Borrowed(text.as_bytes())
+    }
+
+    #[test]
+    fn a_login_rule_holds_for_every_spelling_of_its_path() {
+        for (pattern, path, want) in [
+            ("/login", "/login", true),
+            ("/login", "/login/", true),
+            ("/login/", "/login", true),
+            ("/login", "/login;register", true),
+            ("/login", "/register/../login", true),
+            ("/login", "/%6cogin", true),
+            ("/login", "//login", true),
+            ("/login", "/login/../register", false),
+            ("/admin/*", "/admin/../login", false),
+            ("/admin/*", "/x/../admin/login", true),
+            ("/", "/login", false),
+            ("/", "/", true),
+            ("/*", "/login", true),
+        ] {
+            let rule = LoginRule { path: pattern.into(), ..LoginRule::default() };
+            assert_eq!(rule.applies(b"POST", &normal_path(path.as_bytes())), want, "{pattern} {path}");
+        }
+    }
 
     #[test]
     fn globs() {

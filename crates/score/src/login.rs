@@ -9,9 +9,13 @@ use crate::summary::OutcomeSource;
 /// How long the baseline of an endpoint remembers: six hours, so that a working day sets it.
 pub(crate) const BASELINE_SECS: f32 = 6.0 * 3600.0;
 
-/// Words, in any case, of paths that take a password without being a login.
-const NO_LOGIN: [&[u8]; 7] =
-    [b"register", b"signup", b"sign-up", b"sign_up", b"reset", b"forgot", b"change-password"];
+/// Silent 2xx answers to one refusal by status up to which they let in: people are refused once in fifty attempts
+/// at least.
+const SILENT_PER_REFUSAL: u32 = 50;
+/// The same where those whom this endpoint lets in are mostly told so: silence needs a better witness then.
+const SILENT_PER_REFUSAL_TOLD: u32 = 5;
+/// Clients whose last lesson is remembered of an endpoint.
+const PUPILS: usize = 8;
 
 /// What is learned of one endpoint's logins.
 #[derive(Debug)]
@@ -19,13 +23,17 @@ pub(crate) struct LoginEndpoint {
     pub(crate) configured: bool,
     /// Passwords were sent here.
     pub(crate) passwords: u64,
+    /// Clients that sent a body without a password, and with one; each once until others did.
+    clients: [u32; 2],
+    pupils: [u64; PUPILS],
+    next_pupil: usize,
     pub(crate) attempts: u64,
     pub(crate) successes: u64,
     pub(crate) failures: u64,
     pub(crate) unknown: u64,
     /// How often an outcome was read from each source: `[success, failure]`.
     sources: [[u64; SOURCES.len()]; 2],
-    /// Responses that refuse by status.
+    /// Responses that refuse by a status which says nothing else (401, 422).
     refused_by_status: u32,
     /// Redirects that lead away from the login.
     redirected_away: u32,
@@ -33,6 +41,9 @@ pub(crate) struct LoginEndpoint {
     plain: [u32; 2],
     /// 2xx responses whose body said that it lets in, and that it refuses.
     hinted: [u32; 2],
+    /// 2xx responses to people that said nothing and set no cookie, and their responses that tell of success: by a
+    /// redirect, a body or a cookie.
+    people: [u32; 2],
     /// Unsuspicious attempts that failed, and all of them, fading.
     base_failures: f32,
     base_attempts: f32,
@@ -58,6 +69,9 @@ impl LoginEndpoint {
         Self {
             configured: false,
             passwords: 0,
+            clients: [0; 2],
+            pupils: [0; PUPILS],
+            next_pupil: 0,
             attempts: 0,
             successes: 0,
             failures: 0,
@@ -67,6 +81,7 @@ impl LoginEndpoint {
             redirected_away: 0,
             plain: [0; 2],
             hinted: [0; 2],
+            people: [0; 2],
             base_failures: 0.0,
             base_attempts: 0.0,
             base_last: now,
@@ -74,6 +89,34 @@ impl LoginEndpoint {
             good_without_page: 0.0,
             surge: Surge::new(now),
         }
+    }
+
+    /// Learns from a POST whether clients send passwords here; `client` is a hash of the sender.
+    ///
+    /// Bodies that were not read teach nothing, and neither does what one client sends again and again: otherwise
+    /// an attacker who hides passwords would make the endpoint forget that it takes them.
+    pub(crate) fn sent(&mut self, tx: &Transaction, client: u64) {
+        let with = tx.login.password.is_some();
+        if !with && !is_read(tx) {
+            return;
+        }
+        let pupil = client << 1 | u64::from(with);
+        if !self.pupils.contains(&pupil) {
+            self.pupils[self.next_pupil] = pupil;
+            self.next_pupil = (self.next_pupil + 1) % PUPILS;
+            let count = &mut self.clients[usize::from(with)];
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Tells whether POSTs in which no password was seen are logins here.
+    ///
+    /// An endpoint that takes passwords now and then is no login. Of bodies that were read, most attempts must carry
+    /// one; of bodies that could not be read, it takes two thirds of the clients whose bodies could.
+    pub(crate) fn takes_passwords(&self, read: bool) -> bool {
+        let [without, with] = self.clients.map(u64::from);
+        let mostly = if read { self.passwords * 2 > self.attempts } else { without * 2 <= with + 2 };
+        self.passwords >= 3 && mostly
     }
 
     /// Concludes how an attempt ended, counts it, and learns from it.
@@ -109,7 +152,10 @@ impl LoginEndpoint {
         let hint = tx.login.body_hint;
         match status {
             400..=499 => {
-                self.refused_by_status = self.refused_by_status.saturating_add(1);
+                // The others may have come from a firewall, a rate limit, a check of the form or of its token.
+                if matches!(status, 401 | 422) {
+                    self.refused_by_status = self.refused_by_status.saturating_add(1);
+                }
                 return (Failure, OutcomeSource::Status);
             }
             300..=399 => match tx.login.redirect {
@@ -143,7 +189,7 @@ impl LoginEndpoint {
         let cookie = tx.login.sets_cookie;
         let seen = &mut self.plain[usize::from(cookie)];
         *seen = seen.saturating_add(1);
-        if self.refused_by_status > 0 {
+        if self.refuses_by_status(cookie) {
             return (Success, OutcomeSource::Status); // it refuses by 4xx, so 2xx lets in
         }
         if self.redirected_away > 0 {
@@ -159,6 +205,31 @@ impl LoginEndpoint {
             return (Failure, OutcomeSource::Cookie); // others got one
         }
         (Unknown, OutcomeSource::Unknown)
+    }
+
+    /// Tells whether this endpoint refuses by 4xx so often that a 2xx which says nothing lets in.
+    fn refuses_by_status(&self, cookie: bool) -> bool {
+        let [untold, told] = self.people;
+        let silent = self.plain[0].saturating_add(if cookie { self.plain[1] } else { 0 });
+        let each = if told > untold { SILENT_PER_REFUSAL_TOLD } else { SILENT_PER_REFUSAL };
+        self.refused_by_status > 0 && silent <= self.refused_by_status.saturating_mul(each)
+    }
+
+    /// Learns from an attempt of an unsuspicious client how this endpoint answers people.
+    pub(crate) fn learn_answer(&mut self, tx: &Transaction) {
+        let told = match tx.status {
+            Some(200..=299) => {
+                tx.login.body_hint == BodyHint::Success
+                    || tx.login.sets_cookie && tx.login.body_hint == BodyHint::None
+            }
+            Some(300..=399) => tx.login.redirect == RedirectClass::Elsewhere,
+            _ => return,
+        };
+        let silent = matches!(tx.status, Some(200..=299)) && tx.login.body_hint == BodyHint::None;
+        if told || silent {
+            let count = &mut self.people[usize::from(told)];
+            *count = count.saturating_add(1);
+        }
     }
 
     /// Concludes from a body that says nothing, where other bodies of this endpoint do.
@@ -278,10 +349,14 @@ pub(crate) fn is_attempt(tx: &Transaction, known: bool) -> bool {
     }
     let candidate =
         tx.login.password.is_some() || (tx.login.path_looks_like_login && tx.user.is_some()) || known;
-    candidate && {
-        let path = tx.text.get(tx.path);
-        !says_any(path, &NO_LOGIN)
-    }
+    candidate && !tx.login.path_sets_password
+}
+
+/// Tells whether what the client sent was read to its end, so that a password in it would have been seen.
+pub(crate) fn is_read(tx: &Transaction) -> bool {
+    let lost =
+        [Anomaly::RequestGap, Anomaly::RequestTruncated, Anomaly::BodyCapped, Anomaly::BodyDecodeFailed];
+    (tx.login.body_read || tx.request_body_bytes == 0) && !lost.into_iter().any(|a| tx.anomalies.contains(a))
 }
 
 /// A sequential test for events that come faster than their own history: Poisson CUSUM (Lucas 1985).
@@ -369,9 +444,7 @@ mod tests {
             ("POST", "/login", no, no, yes, no, 200, no),
             ("POST", "/search", no, yes, no, no, 200, no),
             ("POST", "/enter", no, no, no, yes, 400, yes),
-            ("POST", "/account/register", yes, yes, no, no, 200, no),
-            ("POST", "/Account/ForgotPassword", yes, yes, yes, no, 200, no),
-            ("POST", "/users/SignUp", yes, yes, yes, yes, 200, no),
+            ("POST", "/presets/register/api/login", yes, yes, yes, no, 200, yes), // the path's class is given
             ("DELETE", "/login", no, yes, yes, yes, 200, no),
             ("GET", "/private", yes, yes, no, no, 401, yes), // Basic authorization
             ("GET", "/private", yes, yes, no, no, 200, no),
@@ -384,6 +457,8 @@ mod tests {
             tx.user = user.then_some(id);
             tx.login.path_looks_like_login = loginlike;
             assert_eq!(is_attempt(&tx, known), want, "{method} {path} {status}");
+            tx.login.path_sets_password = true;
+            assert_eq!(is_attempt(&tx, known), want && method == "GET", "{method} {path} {status}, set");
         }
     }
 
@@ -418,6 +493,13 @@ mod tests {
         let plain = || tx(Some(200), R::None, false, B::None, false);
         for (name, first, then, want) in [
             ("refuses by status", tx(Some(401), R::None, false, B::None, false), plain(), Success),
+            ("refuses by 422", tx(Some(422), R::None, false, B::None, false), plain(), Success),
+            ("firewall", tx(Some(403), R::None, false, B::None, false), plain(), Unknown),
+            ("rate limit", tx(Some(429), R::None, false, B::None, false), plain(), Unknown),
+            ("bad request", tx(Some(400), R::None, false, B::None, false), plain(), Unknown),
+            ("bad method", tx(Some(405), R::None, false, B::None, false), plain(), Unknown),
+            ("too large", tx(Some(413), R::None, false, B::None, false), plain(), Unknown),
+            ("bad type", tx(Some(415), R::None, false, B::None, false), plain(), Unknown),
             ("redirects in", tx(Some(302), R::Elsewhere, true, B::None, false), plain(), Failure),
             ("sets a cookie", tx(Some(200), R::None, true, B::None, false), plain(), Failure),
             (
@@ -466,6 +548,90 @@ mod tests {
                 }
             }
             assert_eq!(endpoint.conclude(&then, None), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_refusal_by_status_does_not_make_silence_a_success() {
+        let answer = |status, cookie| tx(Some(status), R::None, cookie, B::None, false);
+        let away = || tx(Some(302), R::Elsewhere, true, B::None, false);
+        let welcome = || tx(Some(200), R::None, false, B::Success, false);
+        // What people get, what somebody gets once, how many silent ones then follow, and what the last one is.
+        for (name, people, odd, silent, want) in [
+            ("cookie, 429", vec![(20, answer(200, true))], answer(429, false), 1, Failure),
+            ("cookie, 403", vec![(20, answer(200, true))], answer(403, false), 60, Failure),
+            ("cookie, 401", vec![(20, answer(200, true))], answer(401, false), 6, Failure),
+            ("cookie, 422", vec![(20, answer(200, true))], answer(422, false), 60, Failure),
+            ("redirect, 401", vec![(20, away())], answer(401, false), 6, Failure),
+            ("welcome, 401", vec![(20, welcome())], answer(401, false), 6, Failure),
+            ("silent both ways, 401", vec![(20, answer(200, false))], answer(401, false), 60, Unknown),
+            (
+                "refuses by 401, cookie where there was none",
+                vec![(20, answer(401, false)), (60, answer(200, true))],
+                answer(401, false),
+                60,
+                Success,
+            ),
+            (
+                "refuses by 401, cookie now and then",
+                vec![(20, answer(401, false)), (600, answer(200, false)), (60, answer(200, true))],
+                answer(401, false),
+                60,
+                Success,
+            ),
+        ] {
+            let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
+            for (times, response) in &people {
+                for _ in 0..*times {
+                    endpoint.conclude(response, None);
+                    endpoint.learn_answer(response);
+                }
+            }
+            assert_eq!(endpoint.conclude(&odd, None), Failure, "{name}");
+            let last = (0..silent).map(|_| endpoint.conclude(&answer(200, false), None)).last();
+            assert_eq!(last, Some(want), "{name}");
+        }
+    }
+
+    #[test]
+    fn hidden_and_repeated_bodies_do_not_unlearn_an_endpoint() {
+        let send = |read: bool, password: bool| {
+            let mut tx = tx(Some(200), R::None, false, B::None, false);
+            tx.request_body_bytes = 30;
+            tx.login.body_read = read;
+            tx.login.password = password.then_some(offpath_types::IdentityHash([7; 16]));
+            tx
+        };
+        // Clients that sent a password, requests after them, from how many clients, read or not.
+        for (name, people, requests, clients, read, want) in [
+            ("nobody yet", 2, 0, 1, true, false),
+            ("people", 20, 0, 1, true, true),
+            ("hidden by one", 20, 1000, 1, false, true),
+            ("hidden by many", 20, 1000, 1000, false, true),
+            ("without, by one", 3, 1000, 1, true, true),
+            ("without, by seven", 20, 1000, 7, true, true),
+            ("without, by many", 20, 100, 100, true, false),
+        ] {
+            let mut endpoint = LoginEndpoint::new(Timestamp::ZERO);
+            for client in 0..people {
+                let tx = send(true, true);
+                endpoint.sent(&tx, client);
+                endpoint.conclude(&tx, None);
+            }
+            for n in 0..requests {
+                let tx = send(read, false);
+                endpoint.sent(&tx, 1_000_000 + n % clients);
+                if is_attempt(&tx, endpoint.takes_passwords(is_read(&tx))) {
+                    endpoint.conclude(&tx, None);
+                }
+            }
+            assert_eq!(endpoint.takes_passwords(false), want, "{name}");
+        }
+        for anomaly in [Anomaly::RequestGap, Anomaly::BodyCapped, Anomaly::BodyDecodeFailed] {
+            let mut tx = send(true, false);
+            assert!(is_read(&tx));
+            tx.anomalies.insert(anomaly);
+            assert!(!is_read(&tx), "{anomaly:?}");
         }
     }
 

@@ -283,6 +283,10 @@ pub struct LoginFacts {
     pub password: Option<IdentityHash>,
     /// The path looks like a login (`/login`, `/signin`, `/oauth/token`, `/session` …).
     pub path_looks_like_login: bool,
+    /// The path is one where a password is chosen, not proven: registration, reset.
+    pub path_sets_password: bool,
+    /// The request body was read to its end, whether or not it holds a password.
+    pub body_read: bool,
     /// The response sets a cookie.
     pub sets_cookie: bool,
     /// Where the response redirects.

@@ -499,12 +499,13 @@ static ERROR_WORDS: Words = Words::new(&[
     b"erreur",
     b"unauthorised",
 ]);
-/// Words of pages around an account where a user without a password is still worth knowing.
-static ACCOUNT_WORDS: Words = Words::new(&[
+/// Words of pages where a password is chosen or asked to be sent.
+static SETS_PASSWORD_WORDS: Words = Words::new(&[
+    b"changepassword",
     b"forgot",
     b"forgotpassword",
     b"lostpassword",
-    b"otp",
+    b"passwordchange",
     b"passwordreset",
     b"recover",
     b"recovery",
@@ -513,9 +514,13 @@ static ACCOUNT_WORDS: Words = Words::new(&[
     b"reset",
     b"resetpassword",
     b"signup",
-    b"join",
-    b"verify",
-    b"mfa",
+]);
+/// Words of other pages around an account where a user without a password is still worth knowing.
+static ACCOUNT_WORDS: Words = Words::new(&[b"otp", b"join", b"verify", b"mfa"]);
+/// Extensions of scripts; what follows one in a path is for the script to read.
+static SCRIPTS: Words = Words::new(&[
+    b"php", b"phtml", b"asp", b"aspx", b"ashx", b"jsp", b"jspx", b"do", b"action", b"cgi", b"pl", b"py",
+    b"cfm",
 ]);
 
 /// A path's last segments, reduced, and what they say.
@@ -527,15 +532,16 @@ pub(super) struct PathWords {
     pub(super) error: bool,
     /// The path ends like a page about an account.
     pub(super) account: bool,
+    /// A password sent there is chosen, not proven (`/register`, `/users/password/reset`).
+    pub(super) sets_password: bool,
 }
 
 impl PathWords {
-    /// Reads the last segments of `path`; versions (`v2`) and identifiers at the end are passed over.
+    /// Reads the last segments of `path`, resolved as [`write()`] does; versions (`v2`) at the end are passed over.
     pub(super) fn of(path: &[u8]) -> Self {
         let (mut last, mut before) = (Word::default(), Word::default());
-        let mut segments = path.rsplit(|c| *c == b'/').filter(|s| !s.is_empty()).take(4).map(Word::new);
         let mut found = 0;
-        for word in &mut segments {
+        for word in resolved(path).take(4).map(Word::new) {
             if word.is_version() && found == 0 {
                 continue;
             }
@@ -555,9 +561,88 @@ impl PathWords {
         Self {
             login,
             error: ERROR_WORDS.contain(last),
-            account: ACCOUNT_WORDS.contain(last) || ACCOUNT_WORDS.contain(before),
+            account: [last, before]
+                .into_iter()
+                .any(|word| ACCOUNT_WORDS.contain(word) || SETS_PASSWORD_WORDS.contain(word)),
+            sets_password: !login && sets_password(path),
         }
     }
+}
+
+/// Yields the segments of `path` from its end, without parameters; empty and dot segments are resolved.
+fn resolved(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut taken_back = 0usize;
+    path.rsplit(|c| *c == b'/').filter_map(move |segment| {
+        let name = segment.split(|c| *c == b';').next().unwrap_or_default();
+        match dots(name) {
+            Some(0 | 1) => None,
+            Some(2) => {
+                taken_back += 1;
+                None
+            }
+            _ if taken_back > 0 => {
+                taken_back -= 1;
+                None
+            }
+            _ => Some(name),
+        }
+    })
+}
+
+/// Returns how many dots `segment` consists of, percent-encoded or not; `None` where it has anything else.
+fn dots(mut segment: &[u8]) -> Option<usize> {
+    let mut dots = 0;
+    while let [first, rest @ ..] = segment {
+        segment = match first {
+            b'.' => rest,
+            b'%' if percent(segment) == Some(b'.') => segment.get(3..)?,
+            _ => return None,
+        };
+        dots += 1;
+    }
+    Some(dots)
+}
+
+/// Tells whether a segment of `path`, or words of the last one (`register-user`, `doRegister`), say that a
+/// password is chosen there.
+///
+/// What follows the name of a script does not count: `/login.php/register` is `/login.php`. Front controllers
+/// (`/index.php/register`) do nothing else than read it. Cost: one pass over the path.
+fn sets_password(path: &[u8]) -> bool {
+    let mut says = false;
+    for (n, segment) in resolved(path).enumerate() {
+        let front = || matches!(Word::new(segment).bytes(), b"index" | b"app");
+        if n > 0 && says && is_script(segment) && !front() {
+            says = false;
+        }
+        says = says
+            || SETS_PASSWORD_WORDS.contain(Word::new(segment).bytes())
+            || n == 0 && words_of(segment, |word| SETS_PASSWORD_WORDS.contain(word));
+    }
+    says
+}
+
+fn is_script(segment: &[u8]) -> bool {
+    memchr::memrchr(b'.', segment)
+        .is_some_and(|dot| dot > 0 && SCRIPTS.contain(&segment[dot + 1..].to_ascii_lowercase()))
+}
+
+/// Tells whether `is` holds for a word of `segment`, or two that follow each other, in lower-case letters.
+fn words_of(segment: &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
+    let mut before = 0;
+    let mut start = 0;
+    let mut found = false;
+    for end in 1..=segment.len() {
+        let c = segment.get(end).copied().unwrap_or(b'-');
+        let hump = c.is_ascii_uppercase() && segment[end - 1].is_ascii_lowercase();
+        if c.is_ascii_alphabetic() && !hump {
+            continue;
+        }
+        let [word, both] = [start, before].map(|from| Word::new(&segment[from..end]));
+        found = found || is(word.bytes()) || is(both.bytes());
+        (before, start) = (start, end);
+    }
+    found
 }
 
 fn is_login_word(word: &[u8]) -> bool {
@@ -702,6 +787,51 @@ mod tests {
     }
 
     #[test]
+    fn only_whole_words_of_the_resolved_path_say_that_a_password_is_set() {
+        for (path, login, sets_password) in [
+            ("/login", true, false),
+            ("/login;register", true, false),
+            ("/register/../login", true, false),
+            ("/login/..;/forgot/../login", true, false),
+            ("/x/%72eset/../../login", true, false),
+            ("/register/%2e%2E/enter", false, false),
+            ("/signup/login/.", true, false),
+            ("/login/x/..", true, false),
+            ("/a/../../login", true, false),
+            ("/register/login/..", false, true),
+            ("/cash-register/login", true, false),
+            ("/presets/api/login", true, false),
+            ("/presets/api/enter", false, false),
+            ("/registered/enter", false, false),
+            ("/login.php/register", false, false),
+            ("/enter.php/a/b/c/d/e/f/register", false, false),
+            ("/index.php/auth/register", false, true),
+            ("/register.php/step", false, true),
+            ("/account/register", false, true),
+            ("/auth/register", false, true),
+            ("/Account/ForgotPassword", false, true),
+            ("/users/SignUp", false, true),
+            ("/sign-up", false, true),
+            ("/sign_up/details/2", false, true),
+            ("/change-password", false, true),
+            ("/users/password/reset", false, true),
+            ("/reset_password_confirm", false, true),
+            ("/api/registerUser", false, true),
+            ("/doRegister.aspx", false, true),
+            ("/%72egister", false, true),
+            ("/register/v2", false, true),
+            ("/login/verify", true, false),
+            ("/", false, false),
+            ("", false, false),
+        ] {
+            let words = PathWords::of(path.as_bytes());
+            assert_eq!((words.login, words.sets_password), (login, sets_password), "{path}");
+        }
+        let deep = format!("/{}register", "x/../".repeat(20_000));
+        assert!(PathWords::of(deep.as_bytes()).sets_password);
+    }
+
+    #[test]
     fn logins_and_errors() {
         for (path, login, error, account) in [
             ("/login", true, false, false),
@@ -732,7 +862,8 @@ mod tests {
             ("/", false, false, false),
             ("", false, false, false),
         ] {
-            assert_eq!(PathWords::of(path.as_bytes()), PathWords { login, error, account }, "{path}");
+            let PathWords { login: l, error: e, account: a, .. } = PathWords::of(path.as_bytes());
+            assert_eq!((l, e, a), (login, error, account), "{path}");
         }
     }
 }

@@ -176,6 +176,7 @@ pub struct Facts {
 struct PathFacts {
     endpoint_hash: u64,
     login: bool,
+    sets_password: bool,
     endpoint_len: u8,
     endpoint: [u8; PathFacts::ENDPOINT_BYTES_MAX],
 }
@@ -191,7 +192,13 @@ impl PathFacts {
 
 impl Default for PathFacts {
     fn default() -> Self {
-        Self { endpoint_hash: 0, login: false, endpoint_len: 0, endpoint: [0; Self::ENDPOINT_BYTES_MAX] }
+        Self {
+            endpoint_hash: 0,
+            login: false,
+            sets_password: false,
+            endpoint_len: 0,
+            endpoint: [0; Self::ENDPOINT_BYTES_MAX],
+        }
     }
 }
 
@@ -415,6 +422,8 @@ impl Facts {
                 tx.anomalies.insert(Anomaly::BodyCapped);
                 self.counters.facts_credentials_capped_total += 1;
             }
+            let unread = [Anomaly::BodyCapped, Anomaly::BodyDecodeFailed];
+            tx.login.body_read = !cut && !unread.iter().any(|a| tx.anomalies.contains(*a));
             let words = PathWords::of(tx.text.get(tx.path));
             if password.is_some() {
                 self.counters.facts_passwords_total += 1;
@@ -532,6 +541,7 @@ impl Facts {
                 self.endpoint.extend_from_slice(facts.endpoint());
                 tx.endpoint_hash = facts.endpoint_hash;
                 tx.login.path_looks_like_login = facts.login;
+                tx.login.path_sets_password = facts.sets_password;
                 None
             }
             Err(place) => place,
@@ -634,7 +644,9 @@ impl Facts {
         let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
         endpoint_hash.write(&self.endpoint);
         tx.endpoint_hash = endpoint_hash.finish();
-        tx.login.path_looks_like_login = PathWords::of(whole).login;
+        let words = PathWords::of(whole);
+        tx.login.path_looks_like_login = words.login;
+        tx.login.path_sets_password = words.sets_password;
         // What a segment hides has a placeholder.
         let hide = (shaped || whole.len() > path.len()) && target::has_secret_segments(whole);
         if let Some(place) = place
@@ -646,7 +658,8 @@ impl Facts {
         {
             let mut facts = PathFacts {
                 endpoint_hash: tx.endpoint_hash,
-                login: tx.login.path_looks_like_login,
+                login: words.login,
+                sets_password: words.sets_password,
                 endpoint_len: self.endpoint.len() as u8,
                 ..PathFacts::default()
             };

@@ -3,10 +3,10 @@
 use offpath_types::{EntityKey, EntityKind, LoginOutcome, Pace, StackClass, Transaction};
 
 use super::{Attempt, Endpoint, PLAIN, Scorer, Slots, UNSUSPICIOUS, touch};
-use crate::config::LoginRule;
+use crate::config::{LoginRule, normal_path};
 use crate::counters::ScoreCounters;
 use crate::entity::{Entity, H1H, LoginState, RequestKind, bump};
-use crate::login::{BASELINE_SECS, LoginEndpoint, is_attempt};
+use crate::login::{BASELINE_SECS, LoginEndpoint, is_attempt, is_read};
 use crate::math::{exp_neg, mix};
 
 /// Attempts in an hour by which one address teaches its endpoint's baseline.
@@ -66,23 +66,34 @@ impl Scorer {
                 login.refresh(now, epoch);
             }
         }
-        is_attempt.then(|| self.remember_attempt(tx, slots, rule, epoch))
+        let attempt = is_attempt.then(|| self.remember_attempt(tx, slots, rule, epoch));
+        self.learn_sender(tx, slots);
+        attempt
     }
 
     fn login_rule(&self, tx: &Transaction) -> Option<usize> {
         if self.config.logins.is_empty() {
             return None;
         }
-        let (method, path) = (tx.text.get(tx.method), tx.text.get(tx.path));
-        self.config.logins.iter().position(|r| r.applies(method, path))
+        let (method, path) = (tx.text.get(tx.method), normal_path(tx.text.get(tx.path)));
+        self.config.logins.iter().position(|r| r.applies(method, &path))
     }
 
     fn looks_like_attempt(&self, tx: &Transaction, slots: &Slots) -> bool {
         let known = slots[PLAIN]
             .and_then(|at| self.endpoints.get(at).login.as_ref())
-            // An endpoint that takes passwords now and then is no login; most of its attempts must carry one.
-            .is_some_and(|l| l.passwords >= 3 && l.passwords * 2 > l.attempts);
+            .is_some_and(|l| l.takes_passwords(is_read(tx)));
         is_attempt(tx, known)
+    }
+
+    /// Learns whether passwords are sent to an endpoint at which somebody tried to log in.
+    fn learn_sender(&mut self, tx: &Transaction, slots: &Slots) {
+        if let Some(at) = slots[PLAIN]
+            && let Some(login) = &mut self.endpoints.get_mut(at).login
+            && matches!(tx.text.get(tx.method), b"POST" | b"PUT")
+        {
+            login.sent(tx, mix(u128::from_be_bytes(*tx.client.octets())));
+        }
     }
 
     fn remember_attempt(
@@ -211,9 +222,6 @@ impl Scorer {
             }
         }
         let Some(attempt) = attempt else { return };
-        if attempt.outcome == LoginOutcome::Unknown {
-            return;
-        }
         let failed = attempt.outcome == LoginOutcome::Failure;
         // One address teaches little: before its own record convicts it, it must not have made itself usual.
         let by_client = self.login(slots, EntityKind::Ip).map_or(0.0, |l| l.attempts[H1H]);
@@ -221,9 +229,12 @@ impl Scorer {
             && let Some(at) = slots[PLAIN]
             && let Some(login) = &mut self.endpoints.get_mut(at).login
         {
-            login.learn(now, failed, attempt.page_before);
+            login.learn_answer(tx);
+            if attempt.outcome != LoginOutcome::Unknown {
+                login.learn(now, failed, attempt.page_before);
+            }
         }
-        if failed {
+        if attempt.outcome != LoginOutcome::Success {
             return;
         }
         let login_of =
