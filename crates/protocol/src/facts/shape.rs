@@ -257,19 +257,25 @@ const DOOR_WORDS: &[&[u8]] = &[
     b"verif",
 ];
 
-/// A walk over the segments of one path: how far it was searched for words, and whether there was one.
+/// Whole segments that the capability in the address of a webhook follows, or a key.
+const HOOK_WORDS: &[&[u8]] = &[b"hook", b"hooks", b"key", b"keys", b"services", b"webhook", b"webhooks"];
+
+/// A walk over the segments of one path: how far it was searched for words, and which were there.
 #[derive(Default)]
 pub(super) struct DoorWords {
     searched: usize,
+    /// One of [`DOOR_WORDS`] was there.
     seen: bool,
-    /// Long random segments are secrets without a word before them too.
-    random: bool,
+    /// One of [`HOOK_WORDS`] was.
+    hook: bool,
+    /// Those count.
+    of_path: bool,
 }
 
 impl DoorWords {
-    /// For the path of a target or reference. In values, random text is everywhere.
+    /// For the path of a target or reference, where long random segments behind one of [`HOOK_WORDS`] are secrets too.
     pub(super) fn of_path() -> Self {
-        Self { random: true, ..Self::default() }
+        Self { of_path: true, ..Self::default() }
     }
 
     /// Returns the next secret segment from `at` on, without the parameters behind its `;`.
@@ -312,15 +318,18 @@ impl DoorWords {
         is_jwt(segment)
             || is_bot_key(segment)
             || holds_card(segment) && card_at(segment).1 == segment.len()
-            || (self.random && is_random(segment))
             || (self.before(path, start) && endpoint::is_token(segment))
+            || (self.hook && is_random(segment))
     }
 
-    /// Tells whether one of the words is before `end`. Each byte of a path is searched once.
+    /// Tells whether one of [`DOOR_WORDS`] is before `end`, and until then notes whether one of [`HOOK_WORDS`] is. Each byte
+    /// of a path is searched once.
     fn before(&mut self, path: &[u8], end: usize) -> bool {
         if !self.seen && end > self.searched {
             let new = &path[self.searched..end];
             self.searched = end;
+            let is_hook = |segment: &[u8]| HOOK_WORDS.iter().any(|w| segment.eq_ignore_ascii_case(w));
+            self.hook = self.hook || self.of_path && new.split(|c| *c == b'/').any(is_hook);
             self.seen = new.split(|c| *c == b'/').any(|segment| {
                 (0..segment.len()).any(|at| {
                     let rest = &segment[at..];
@@ -361,7 +370,7 @@ fn parameters(segment: &[u8]) -> Option<usize> {
 }
 
 /// Tells whether a segment is random text long enough for a key, and no number or hash: the capability in the path of a
-/// webhook. Object ids of 24 characters and more look the same.
+/// webhook. Object ids of 24 characters and more look the same, and OCSP requests (RFC 6960 Appendix A).
 fn is_random(segment: &[u8]) -> bool {
     /// Base64 of 18 bytes.
     const BYTES_MIN: usize = 24;
