@@ -3,9 +3,8 @@
 //! Every byte is taken by exactly one state and counted there; a head is looked at once, whoever cuts it.
 //! Read RFC 9112 §6 and §7 before changing this file.
 
-use std::sync::Arc;
-
 use std::ops::Range;
+use std::sync::Arc;
 
 use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
 
@@ -480,8 +479,7 @@ impl Engine<'_> {
         if matches!(end, HeadEnd::TooLong(_)) {
             // A line that the limit cuts is read with the rest, unless it is the first.
             let mut rest = Box::<HeadRest>::default();
-            let (first, last) = (memchr::memchr(b'\n', bytes), memchr::memrchr(b'\n', bytes));
-            if let (Some(_), Some(last)) = (first, last) {
+            if let Some(last) = memchr::memrchr(b'\n', bytes) {
                 rest.take(&bytes[last + 1..]);
                 bytes = &bytes[..=last];
             }
@@ -497,19 +495,16 @@ impl Engine<'_> {
 
     /// A head past the limit on its length has ended; returns how its body ends, `then` by what lay within the limit.
     fn head_rest_done(&mut self, dir: Direction, then: Body) -> Body {
-        let request = self.is_request(dir);
-        let Some(rest) = self.s.halves[dir.index()].rest.take().filter(|rest| rest.changed) else {
-            return then;
-        };
-        let mut framing = rest.framing;
-        framing.finish(false);
+        let Some(rest) = self.s.halves[dir.index()].rest.take() else { return then };
+        let HeadRest { mut framing, http10, .. } = *rest;
+        framing.finish(http10);
         framing.anomalies.iter().for_each(|anomaly| self.mark(dir, anomaly));
-        match then {
-            _ if request => framing.request_body(),
-            // By its status or the request's method it has none, whatever its fields say.
-            Body::None => Body::None,
-            _ => framing.response_body(),
+        if self.is_request(dir) {
+            let is_connect = self.s.request_mut().is_some_and(|open| open.is_connect);
+            return if is_connect { then } else { framing.request_body() };
         }
+        // By its status or the request's method a response has none, whatever its fields say.
+        if then == Body::None { then } else { framing.response_body() }
     }
 
     /// Takes a parsed head of `len` bytes that began at the half's `place`.
@@ -533,7 +528,7 @@ impl Engine<'_> {
             HeadEnd::TooLong(_) => {
                 head.framing.anomalies.insert(Anomaly::HeadTooLong);
                 if let Some(rest) = &mut self.s.halves[d].rest {
-                    rest.framing = head.framing;
+                    (rest.framing, rest.http10) = (head.framing, head.version == HttpVersion::V10);
                 }
             }
             HeadEnd::Cut { gap } => head.framing.anomalies.insert(broken(request, gap)),

@@ -31,16 +31,6 @@ pub(crate) struct FramingFields {
 }
 
 impl FramingFields {
-    /// Tells whether a Content-Length was there.
-    pub(super) fn length_seen(&self) -> bool {
-        self.length_seen
-    }
-
-    /// Tells whether a Transfer-Encoding was there.
-    pub(super) fn coding_seen(&self) -> bool {
-        self.coding_seen
-    }
-
     /// Takes one header field; `odd` where it was written with a space before the colon or folded.
     pub(crate) fn note(&mut self, name: &[u8], value: &[u8], odd: bool) {
         match name.len() {

@@ -104,11 +104,11 @@ pub(super) enum Death {
 /// The part of a head past the limit on its length. Only framing fields are read there: servers read them too.
 #[derive(Default)]
 pub(super) struct HeadRest {
+    /// What the framing fields of the whole head say so far.
     pub(super) framing: FramingFields,
+    pub(super) http10: bool,
     /// The line in progress, up to [`REST_LINE_BYTES_MAX`].
     line: Vec<u8>,
-    /// Such a field was there.
-    pub(super) changed: bool,
 }
 
 /// Bytes of a line that are looked at. Past it: what it says is not known.
@@ -130,10 +130,8 @@ impl HeadRest {
         let line = self.line.trim_ascii_end();
         if let Some(colon) = memchr::memchr(b':', line) {
             let (name, value) = (&line[..colon], &line[colon + 1..]);
-            let before = (self.framing.length_seen(), self.framing.coding_seen());
             let odd = name.ends_with(b" ") || name.ends_with(b"\t");
             self.framing.note(name.trim_ascii_end(), value, odd);
-            self.changed |= before != (self.framing.length_seen(), self.framing.coding_seen());
         }
         self.line.clear();
     }

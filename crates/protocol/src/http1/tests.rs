@@ -821,6 +821,18 @@ fn framing_past_the_limit_on_a_head_holds() {
         );
         check_with(&config, name, false, &script, &[want, "GET /b 404 0>0 whole"]);
     }
+    // One on each side of the limit: the first counts, and the two are a conflict.
+    let script = format!(
+        r">>> POST /a HTTP/1.1\r\nContent-Length: 5\r\n{pad}Content-Length: 34\r\n\r\nabcde
+        <<< HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{pad}Content-Length: 4\r\n\r\nxyz
+        >>> GET /b HTTP/1.0\r\n{pad}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n
+        <<< HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+    );
+    let want = [
+        "POST /a 200 5>3 whole head_too_long,content_length_conflict",
+        "GET /b 404 0>0 whole head_too_long,transfer_encoding_in_http10",
+    ];
+    check_with(&config, "both sides", false, &script, &want);
     // Cut anywhere, the line that the limit cuts included.
     for pad in 0..40 {
         let script = format!(
