@@ -79,7 +79,7 @@ fn main() {
     let mut facts = Facts::new(config, IdentityKey::new([1; 32]));
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     for (name, method, target, headers, body) in cases.into_iter().filter(|c| c.0.contains(&wanted)) {
-        let head = RequestHead { method, target, version: HttpVersion::V11, headers };
+        let head = RequestHead { method, target, version: HttpVersion::V11, headers, says_empty: false };
         let mut best = f64::MAX;
         for _ in 0..30 {
             let rounds = 20_000;

@@ -22,6 +22,8 @@ pub struct RequestHead<'a> {
     pub version: HttpVersion,
     /// Header fields in wire order.
     pub headers: &'a [Header<'a>],
+    /// Its framing says that no body follows, whoever reads it.
+    pub says_empty: bool,
 }
 
 /// The head of a response.
@@ -33,4 +35,6 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     /// Header fields in wire order.
     pub headers: &'a [Header<'a>],
+    /// Its framing says that no body follows, whoever reads it.
+    pub says_empty: bool,
 }

@@ -225,10 +225,6 @@ struct Seen<'a> {
     content_type: Option<&'a [u8]>,
     content_codings: Codings,
     transfer_codings: Codings,
-    /// Every Content-Length is 0.
-    length_zero: bool,
-    lengths: usize,
-    transfer_coding: bool,
     /// How many Content-Type there are.
     types: usize,
     cookie: BestCookie<'a>,
@@ -316,9 +312,7 @@ impl Facts {
         if head.method == b"GET" && !parts.query.is_empty() && graphql::is_path(parts.path) {
             self.graphql_query(parts.query, tx);
         }
-        if !matches!(head.method, b"POST" | b"PUT" | b"PATCH")
-            || says_empty(head.version, seen.length_zero, seen.transfer_coding)
-        {
+        if !matches!(head.method, b"POST" | b"PUT" | b"PATCH") || head.says_empty {
             return None;
         }
         seen.content_codings.append(&seen.transfer_codings);
@@ -333,20 +327,12 @@ impl Facts {
         self.counters.facts_response_heads_total += 1;
         let (mut location, mut content_type) = (None, None);
         let (mut codings, mut transfer_codings) = (Codings::default(), Codings::default());
-        let (mut length_zero, mut lengths, mut transfer_coding) = (false, 0, false);
         for h in head.headers {
             match Field::of(h.name) {
                 Field::Location => location = location.or(Some(h.value)),
                 Field::ContentType => content_type = content_type.or(Some(h.value)),
                 Field::ContentEncoding => codings.note(h.value),
-                Field::Volatile if is_transfer_encoding(h.name) => {
-                    transfer_codings.note(h.value);
-                    transfer_coding = true;
-                }
-                Field::ContentLength => {
-                    length_zero = h.value == b"0" && (length_zero || lengths == 0);
-                    lengths += 1;
-                }
+                Field::Volatile if is_transfer_encoding(h.name) => transfer_codings.note(h.value),
                 Field::SetCookie if !tx.login.sets_cookie => {
                     let cookies = &self.names.session_cookies;
                     if let Some(value) = session::session_set(h.value, cookies, year(tx.ended)) {
@@ -357,8 +343,7 @@ impl Facts {
                 _ => {}
             }
         }
-        let body_empty = matches!(head.status, 204 | 304 | 100..=199)
-            || says_empty(head.version, length_zero, transfer_coding);
+        let body_empty = matches!(head.status, 204 | 304 | 100..=199) || head.says_empty;
         if let Some(location) = location {
             self.capped(location, self.text_bytes_max, tx);
             self.redact_plain(location);
@@ -928,15 +913,8 @@ impl Names {
                     seen.habits.special |= h.value.starts_with(b"application/reports+json")
                         || h.value.starts_with(b"application/csp-report");
                 }
-                Field::ContentLength => {
-                    seen.length_zero = h.value == b"0" && (seen.length_zero || seen.lengths == 0);
-                    seen.lengths += 1;
-                }
                 Field::ContentEncoding => seen.content_codings.note(h.value),
-                Field::Volatile if is_transfer_encoding(h.name) => {
-                    seen.transfer_codings.note(h.value);
-                    seen.transfer_coding = true;
-                }
+                Field::Volatile if is_transfer_encoding(h.name) => seen.transfer_codings.note(h.value),
                 Field::Authorization => seen.authorization = seen.authorization.or(Some(h.value)),
                 Field::XForwardedFor => (seen.x_forwarded_for, seen.habits.proxied) = (true, true),
                 Field::Forwarded => (seen.forwarded, seen.habits.proxied) = (true, true),
@@ -991,12 +969,6 @@ fn endpoint_hash(endpoint: &[u8]) -> u64 {
     let mut hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
     hash.write(endpoint);
     hash.finish()
-}
-
-/// Tells whether the lengths in a head say that there is no body, and framing goes by them: not where a transfer coding
-/// overrides them (RFC 9112 §6.3), and HTTP/2 and 3 have frames that tell.
-fn says_empty(version: HttpVersion, length_zero: bool, transfer_coding: bool) -> bool {
-    length_zero && !transfer_coding && matches!(version, HttpVersion::V10 | HttpVersion::V11)
 }
 
 /// Returns the first of several Content-Type that fields can be read by, else the first: servers differ in which they
@@ -1142,13 +1114,19 @@ pub fn fuzz_body_fields(data: &[u8]) {
     );
     let mut run = |pieces: [&[u8]; 2]| {
         let mut tx = Transaction::new(flow, 1, 0, Timestamp::ZERO);
-        let head =
-            RequestHead { method: b"POST", target: b"/login", version: HttpVersion::V11, headers: &headers };
+        let head = RequestHead {
+            method: b"POST",
+            target: b"/login",
+            version: HttpVersion::V11,
+            headers: &headers,
+            says_empty: false,
+        };
         if let Some(mut tap) = facts.request_head(&head, &mut tx) {
             pieces.iter().for_each(|p| facts.body(&mut tap, p));
             facts.request_body_end(tap, &mut tx);
         }
-        let head = ResponseHead { version: HttpVersion::V11, status: 200, headers: &headers };
+        let head =
+            ResponseHead { version: HttpVersion::V11, status: 200, headers: &headers, says_empty: false };
         if let Some(mut tap) = facts.response_head(&head, &mut tx) {
             pieces.iter().for_each(|p| facts.body(&mut tap, p));
             facts.response_body_end(tap, &mut tx);

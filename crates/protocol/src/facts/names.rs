@@ -141,6 +141,17 @@ const fn last_two(name: &[u8]) -> u8 {
     }
 }
 
+/// Adds bit `last_two(name)` of every name in `list`.
+const fn with_endings(mut filter: [u64; 4], list: &[&[u8]]) -> [u64; 4] {
+    let mut at = 0;
+    while at < list.len() {
+        let bit = last_two(list[at]);
+        filter[(bit >> 6) as usize] |= 1 << (bit & 63);
+        at += 1;
+    }
+    filter
+}
+
 fn holds(filter: &[u64; 4], bit: u8) -> bool {
     filter[usize::from(bit >> 6)] & (1 << (bit & 63)) != 0
 }
@@ -194,16 +205,7 @@ const OTHER_PREFIXES: &[&[u8]] = &[
 ];
 
 /// Bit `last_two(name)` of [`AGAIN`].
-const AGAIN_FILTER: [u64; 4] = {
-    let mut filter = [0u64; 4];
-    let mut at = 0;
-    while at < AGAIN.len() {
-        let bit = last_two(AGAIN[at]);
-        filter[(bit >> 6) as usize] |= 1 << (bit & 63);
-        at += 1;
-    }
-    filter
-};
+const AGAIN_FILTER: [u64; 4] = with_endings([0; 4], AGAIN);
 
 /// Takes numbers and words like `confirmation` off the end of a reduced name, as far as something is left.
 fn stem(mut reduced: &[u8]) -> &[u8] {
@@ -349,22 +351,8 @@ const SECRET_ENDINGS: &[&[u8]] = &[
 ];
 
 /// Bit `last_two(name)` of every name that [`secrecy`] does not call open.
-const SECRET_FILTER: [u64; 4] = {
-    let mut filter = [0u64; 4];
-    let lists = [SECRET_NAMES, SECRET_ENDINGS, CODE_NAMES];
-    let mut which = 0;
-    while which < lists.len() {
-        let list = lists[which];
-        let mut at = 0;
-        while at < list.len() {
-            let bit = last_two(list[at]);
-            filter[(bit >> 6) as usize] |= 1 << (bit & 63);
-            at += 1;
-        }
-        which += 1;
-    }
-    filter
-};
+const SECRET_FILTER: [u64; 4] =
+    with_endings(with_endings(with_endings([0; 4], SECRET_NAMES), SECRET_ENDINGS), CODE_NAMES);
 
 /// Beginnings of names that end in `token` and only say where a list goes on.
 const PAGE_TOKENS: &[&[u8]] =

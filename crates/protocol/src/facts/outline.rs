@@ -809,6 +809,7 @@ mod tests {
             target: target.as_bytes(),
             version: HttpVersion::V11,
             headers: &headers,
+            says_empty: false,
         };
         let (mut facts, mut tx) = (facts(names_max), transaction());
         if let Some(mut tap) = facts.request_head(&head, &mut tx) {
@@ -962,7 +963,13 @@ mod tests {
         }
         assert!(whole.contains("password") && whole.contains("/nested/token"), "{whole}");
         let mut tx = transaction();
-        let head = RequestHead { method: b"GET", target: b"/?a=1", version: HttpVersion::V11, headers: &[] };
+        let head = RequestHead {
+            method: b"GET",
+            target: b"/?a=1",
+            version: HttpVersion::V11,
+            headers: &[],
+            says_empty: false,
+        };
         facts(0).request_head(&head, &mut tx);
         assert_eq!(tx.outline, None);
     }

@@ -10,6 +10,7 @@ use offpath_types::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::http1::FramingFields;
 
 const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36";
 const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
@@ -53,6 +54,13 @@ fn headers<'a>(fields: Fields<'a>) -> Vec<Header<'a>> {
     fields.iter().map(|(n, v)| Header { name: n.as_bytes(), value: v.as_bytes() }).collect()
 }
 
+fn says_empty(headers: &[Header<'_>]) -> bool {
+    let mut framing = FramingFields::default();
+    headers.iter().for_each(|h| framing.note(h.name, h.value, false));
+    framing.finish(false);
+    framing.says_empty()
+}
+
 fn request_on(
     facts: &mut Facts,
     tx: &mut Transaction,
@@ -66,6 +74,7 @@ fn request_on(
         target: target.as_bytes(),
         version: HttpVersion::V11,
         headers: &headers,
+        says_empty: says_empty(&headers),
     };
     facts.request_head(&head, tx)
 }
@@ -483,8 +492,13 @@ fn compressed_capped_and_broken_bodies() {
     assert_eq!(c.facts_body_bytes_taken_total, 4 << 20);
     let target = format!("/x?{}", "password=p&".repeat(17));
     let (mut facts, mut tx) = (facts(), transaction("192.0.2.1"));
-    let head =
-        RequestHead { method: b"GET", target: target.as_bytes(), version: HttpVersion::V11, headers: &[] };
+    let head = RequestHead {
+        method: b"GET",
+        target: target.as_bytes(),
+        version: HttpVersion::V11,
+        headers: &[],
+        says_empty: false,
+    };
     facts.request_head(&head, &mut tx);
     assert!(tx.anomalies.contains(Anomaly::BodyCapped) && tx.login.password == password("p"));
     assert_eq!(facts.counters().facts_credentials_capped_total, 1);
@@ -540,7 +554,8 @@ fn coded_bodies_in_pieces() {
             let mut tx = request("POST", "/login", &[]);
             let fields = [("Content-Type", content_type), ("Content-Encoding", codings)];
             let headers = headers(&fields);
-            let head = ResponseHead { version: HttpVersion::V11, status: 200, headers: &headers };
+            let head =
+                ResponseHead { version: HttpVersion::V11, status: 200, headers: &headers, says_empty: false };
             let mut tap = facts.response_head(&head, &mut tx).unwrap();
             packed.chunks(3).for_each(|p| facts.body(&mut tap, p));
             facts.response_body_end(tap, &mut tx);
@@ -724,7 +739,15 @@ fn which_requests_get_a_tap() {
 fn respond(tx: &mut Transaction, status: u16, fields: Fields<'_>, body: &str) -> bool {
     let mut facts = facts();
     let headers = headers(fields);
-    let tap = facts.response_head(&ResponseHead { version: HttpVersion::V11, status, headers: &headers }, tx);
+    let tap = facts.response_head(
+        &ResponseHead {
+            version: HttpVersion::V11,
+            status,
+            headers: &headers,
+            says_empty: says_empty(&headers),
+        },
+        tx,
+    );
     let tapped = tap.is_some();
     if let Some(mut tap) = tap {
         facts.body(&mut tap, body.as_bytes());
@@ -891,7 +914,8 @@ fn no_secret_is_kept_wherever_it_stands_in_a_target() {
         request_on(&mut facts, &mut tx, method, &target, &[("Host", "h"), ("Referer", &target)]);
         let location = [("Location", target.as_str())];
         let headers = headers(&location);
-        let head = ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers };
+        let head =
+            ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers, says_empty: false };
         facts.response_head(&head, &mut tx);
         let shown = String::from_utf8_lossy(&arena(&tx)).to_lowercase();
         assert!(!shown.contains("zq7"), "{target}: {shown}");
@@ -913,7 +937,7 @@ fn what_lies_beyond_the_cut_counts() {
     let location = [("Location", target.as_str())];
     let headers = headers(&location);
     let mut tx = transaction("10.0.0.1");
-    let head = ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers };
+    let head = ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers, says_empty: false };
     facts().response_head(&head, &mut tx);
     assert!(!String::from_utf8_lossy(tx.text.get(tx.location)).contains("Zq7"));
     assert_eq!(tx.location.len(), config().text_bytes_max);
@@ -991,7 +1015,7 @@ fn no_secret_is_kept() {
         let location = [("Location", referer.as_str()), ("Set-Cookie", &cookie)];
         let headers = headers(&location);
         facts.response_head(
-            &ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers },
+            &ResponseHead { version: HttpVersion::V11, status: 302, headers: &headers, says_empty: false },
             &mut tx,
         );
         assert_eq!(tx.login.password, password(SECRET));

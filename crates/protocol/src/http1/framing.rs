@@ -111,6 +111,12 @@ impl FramingFields {
         self.chunked || self.length.is_some_and(|n| n > 0)
     }
 
+    /// Tells whether the fields say that there is no body, and leave no reader another choice.
+    pub(crate) fn says_empty(&self) -> bool {
+        let in_doubt = [Anomaly::ContentLengthInvalid, Anomaly::ContentLengthConflict];
+        self.length == Some(0) && !self.coding_seen && !in_doubt.iter().any(|a| self.anomalies.contains(*a))
+    }
+
     /// Returns what Content-Length says: the first that is valid.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length

@@ -65,7 +65,8 @@ impl Engine<'_> {
         if (open.is_connect || method == b"TRACE") && head.framing.announces_body() {
             open.tx.anomalies.insert(Anomaly::BodyUnexpected);
         }
-        let parsed = RequestHead { method, target, version: head.version, headers };
+        let says_empty = head.framing.says_empty();
+        let parsed = RequestHead { method, target, version: head.version, headers, says_empty };
         let tap = self.http.facts.request_head(&parsed, &mut open.tx);
         self.http.attach_tls(self.s.context.told.as_ref(), self.flow, headers, &mut open.tx);
         let before = std::mem::replace(&mut self.s.halves[dir.index()].tap, tap);
@@ -208,7 +209,8 @@ impl Engine<'_> {
         if forbidden {
             open.tx.anomalies.insert(Anomaly::BodyUnexpected);
         }
-        let parsed = ResponseHead { version: head.version, status, headers };
+        let says_empty = head.framing.says_empty();
+        let parsed = ResponseHead { version: head.version, status, headers, says_empty };
         let tap = self.http.facts.response_head(&parsed, &mut open.tx);
         if !open.request_done {
             open.early_at = place.acked;

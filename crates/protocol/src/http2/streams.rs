@@ -103,7 +103,8 @@ impl Engine<'_> {
         }
         let headers = fields.headers();
         let (method, target) = (fields.method(), fields.target());
-        let head = RequestHead { method, target, version: tx.version, headers: &headers };
+        // Frames tell whether there is a body, whatever the fields say.
+        let head = RequestHead { method, target, version: tx.version, headers: &headers, says_empty: false };
         stream.request.tap = self.http.facts.request_head(&head, tx);
         stream.request.head = true;
         stream.request.unread = fields.anomalies.contains(Anomaly::HeaderBlockLost);
@@ -166,7 +167,8 @@ impl Engine<'_> {
             stream.tx.status = fields.status;
             let headers = fields.headers();
             let status = fields.status.unwrap_or(0);
-            let head = ResponseHead { version: stream.tx.version, status, headers: &headers };
+            let head =
+                ResponseHead { version: stream.tx.version, status, headers: &headers, says_empty: false };
             let pace = match stream.request.head && stream.request.done && waited >= LONG_POLL_NANOS {
                 true => Pace::Held,
                 false => Pace::AtOnce,
