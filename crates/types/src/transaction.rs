@@ -283,7 +283,7 @@ pub struct LoginFacts {
     pub password: Option<IdentityHash>,
     /// The path looks like a login (`/login`, `/signin`, `/oauth/token`, `/session` …).
     pub path_looks_like_login: bool,
-    /// The path is one where a password is chosen, not proven: registration, reset.
+    /// A POST or PUT to a path where a password is chosen, not proven: registration, reset.
     pub path_sets_password: bool,
     /// The request body was read to its end, whether or not it holds a password.
     pub body_read: bool,

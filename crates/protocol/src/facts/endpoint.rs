@@ -532,8 +532,6 @@ pub(super) struct PathWords {
     pub(super) error: bool,
     /// The path ends like a page about an account.
     pub(super) account: bool,
-    /// A password sent there is chosen, not proven (`/register`, `/users/password/reset`).
-    pub(super) sets_password: bool,
 }
 
 impl PathWords {
@@ -564,7 +562,6 @@ impl PathWords {
             account: [last, before]
                 .into_iter()
                 .any(|word| ACCOUNT_WORDS.contain(word) || SETS_PASSWORD_WORDS.contain(word)),
-            sets_password: !login && sets_password(path),
         }
     }
 }
@@ -604,11 +601,11 @@ fn dots(mut segment: &[u8]) -> Option<usize> {
 }
 
 /// Tells whether a segment of `path`, or words of the last one (`register-user`, `doRegister`), say that a
-/// password is chosen there.
+/// password sent there is chosen and not proven, where the path is no login's.
 ///
 /// What follows the name of a script does not count: `/login.php/register` is `/login.php`. Front controllers
 /// (`/index.php/register`) do nothing else than read it. Cost: one pass over the path.
-fn sets_password(path: &[u8]) -> bool {
+pub(super) fn sets_password(path: &[u8]) -> bool {
     let mut says = false;
     for (n, segment) in resolved(path).enumerate() {
         let front = || matches!(Word::new(segment).bytes(), b"index" | b"app");
@@ -824,11 +821,12 @@ mod tests {
             ("/", false, false),
             ("", false, false),
         ] {
-            let words = PathWords::of(path.as_bytes());
-            assert_eq!((words.login, words.sets_password), (login, sets_password), "{path}");
+            let is_login = PathWords::of(path.as_bytes()).login;
+            let sets = !is_login && super::sets_password(path.as_bytes());
+            assert_eq!((is_login, sets), (login, sets_password), "{path}");
         }
         let deep = format!("/{}register", "x/../".repeat(20_000));
-        assert!(PathWords::of(deep.as_bytes()).sets_password);
+        assert!(sets_password(deep.as_bytes()));
     }
 
     #[test]
@@ -862,8 +860,7 @@ mod tests {
             ("/", false, false, false),
             ("", false, false, false),
         ] {
-            let PathWords { login: l, error: e, account: a, .. } = PathWords::of(path.as_bytes());
-            assert_eq!((l, e, a), (login, error, account), "{path}");
+            assert_eq!(PathWords::of(path.as_bytes()), PathWords { login, error, account }, "{path}");
         }
     }
 }

@@ -629,9 +629,11 @@ impl Facts {
         let mut endpoint_hash = StableHash::new(u64::from_le_bytes(*b"endpoint"));
         endpoint_hash.write(&self.endpoint);
         tx.endpoint_hash = endpoint_hash.finish();
-        let words = PathWords::of(whole);
-        tx.login.path_looks_like_login = words.login;
-        tx.login.path_sets_password = words.sets_password;
+        let login = PathWords::of(whole).login;
+        tx.login.path_looks_like_login = login;
+        // Nobody asks it of other methods.
+        let asked = matches!(method, b"POST" | b"PUT") && !login;
+        tx.login.path_sets_password = asked && endpoint::sets_password(whole);
         // What a segment hides has a placeholder.
         let hide = (shaped || whole.len() > path.len()) && target::has_secret_segments(whole);
         if let Some(place) = place
@@ -643,8 +645,8 @@ impl Facts {
         {
             let mut facts = PathFacts {
                 endpoint_hash: tx.endpoint_hash,
-                login: words.login,
-                sets_password: words.sets_password,
+                login,
+                sets_password: tx.login.path_sets_password,
                 endpoint_len: self.endpoint.len() as u8,
                 ..PathFacts::default()
             };
