@@ -499,7 +499,7 @@ impl Connection {
                 // A mirror may show the server's hello before the client's.
                 if self.handshake.is_none()
                     && half.messages.is_empty()
-                    && half.waiting()[HEADER] != CLIENT_HELLO
+                    && half.waiting()[HEADER..HEADER + header.len].first() != Some(&CLIENT_HELLO)
                 {
                     return Ok(Turn::Wait);
                 }

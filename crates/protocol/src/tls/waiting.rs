@@ -12,7 +12,7 @@
 //! Bounded three ways, by [`DecryptLimits`]; the clock is the packets'. Bounds over several connections are those of one
 //! shard, as everywhere.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
 use offpath_types::{Chunk, Direction, FlowInfo, Timestamp, Transaction};
 
@@ -49,7 +49,9 @@ struct Entry {
     inside: Box<Inside>,
     flow: FlowInfo,
     shard: usize,
+    /// What it waits for: the secrets of this connection, up to a time.
     random: Random,
+    until: Timestamp,
     /// Bytes that it is charged with.
     charge: usize,
     /// It waits; else its secrets have come, and its flow may take it back.
@@ -61,20 +63,19 @@ struct Entry {
 /// What the connections of one shard wait for.
 #[derive(Default)]
 struct Queue {
-    /// When each gives up, the first one first; some may be gone.
-    due: VecDeque<(Timestamp, Ticket)>,
+    /// When each gives up.
+    due: BTreeSet<(Timestamp, Ticket)>,
     /// Bytes that those who wait hold.
     held: usize,
-    /// How many they are.
-    count: usize,
 }
 
 /// All connections that have left their flows.
-// Invariant: `by_random` names every entry that waits and no other; `Queue::held` is the sum of their charges.
+// Invariant: `by_random` and the `Queue::due` name every entry that waits and no other; `Queue::held` is the sum of their
+// charges. Sets, since clients choose their randoms: any number of connections may have the same.
 #[derive(Default)]
 pub(super) struct Waiting {
     entries: HashMap<Ticket, Entry>,
-    by_random: HashMap<Random, Vec<Ticket>>,
+    by_random: BTreeSet<(Random, Ticket)>,
     shards: Vec<Queue>,
     next: Ticket,
 }
@@ -88,21 +89,19 @@ impl Waiting {
     }
 
     /// Takes in a connection that waits.
-    fn add(&mut self, entry: Entry, until: Timestamp) -> Ticket {
+    fn add(&mut self, entry: Entry) -> Ticket {
         self.next += 1;
-        let ticket = self.next;
-        self.queue(entry.shard).due.push_back((until, ticket));
-        self.put(ticket, entry);
-        ticket
+        self.put(self.next, entry);
+        self.next
     }
 
-    /// Puts one back that waits.
+    /// Puts one in that waits.
     fn put(&mut self, ticket: Ticket, mut entry: Entry) {
         entry.charge = CONNECTION_BYTES + entry.inside.held();
         let queue = self.queue(entry.shard);
         queue.held += entry.charge;
-        queue.count += 1;
-        self.by_random.entry(entry.random).or_default().push(ticket);
+        queue.due.insert((entry.until, ticket));
+        self.by_random.insert((entry.random, ticket));
         self.entries.insert(ticket, entry);
     }
 
@@ -112,34 +111,20 @@ impl Waiting {
         debug_assert!(entry.waits);
         let queue = self.queue(entry.shard);
         queue.held -= entry.charge;
-        queue.count -= 1;
-        // What has gone on, or was given up, leaves its place in the queue behind.
-        if queue.due.len() > 2 * queue.count + 64 {
-            let entries = &self.entries;
-            self.shards[entry.shard]
-                .due
-                .retain(|(_, t)| *t == ticket || entries.get(t).is_some_and(|e| e.waits));
-        }
-        if let Some(same) = self.by_random.get_mut(&entry.random) {
-            same.retain(|t| *t != ticket);
-            if same.is_empty() {
-                self.by_random.remove(&entry.random);
-            }
-        }
+        queue.due.remove(&(entry.until, ticket));
+        self.by_random.remove(&(entry.random, ticket));
         Some(entry)
     }
 
+    /// Returns those that wait for secrets of this connection.
+    fn named(&self, random: &Random) -> Vec<Ticket> {
+        let range = (*random, Ticket::MIN)..=(*random, Ticket::MAX);
+        self.by_random.range(range).map(|(_, ticket)| *ticket).collect()
+    }
+
     /// Returns the connection of `shard` that has waited longest, and when it gives up.
-    fn oldest(&mut self, shard: usize) -> Option<(Timestamp, Ticket)> {
-        let entries = &self.entries;
-        let queue = self.shards.get_mut(shard)?;
-        while let Some(first) = queue.due.front().copied() {
-            if entries.get(&first.1).is_some_and(|e| e.waits) {
-                return Some(first);
-            }
-            queue.due.pop_front();
-        }
-        None
+    fn oldest(&self, shard: usize) -> Option<(Timestamp, Ticket)> {
+        self.shards.get(shard)?.due.first().copied()
     }
 
     /// Returns a connection whose secrets have come to its flow; `Err`: it still waits.
@@ -160,7 +145,7 @@ impl Waiting {
 
     /// How many connections wait.
     pub(super) fn count(&self) -> usize {
-        self.shards.iter().map(|queue| queue.count).sum()
+        self.shards.iter().map(|queue| queue.due.len()).sum()
     }
 }
 
@@ -196,7 +181,7 @@ impl Http {
             if before.replace(random) == Some(random) {
                 continue;
             }
-            for ticket in self.decryption.waiting.by_random.get(random).cloned().unwrap_or_default() {
+            for ticket in self.decryption.waiting.named(random) {
                 self.go_on(ticket, now, out);
             }
         }
@@ -223,22 +208,21 @@ impl Http {
         }
     }
 
-    /// Takes in a connection that wants a secret; `None` where it has no name, or no room.
+    /// Takes in a connection that wants a secret, of what `random` names.
     pub(super) fn wait(
         &mut self,
         inside: Box<Inside>,
+        random: Random,
         flow: &FlowInfo,
         now: Timestamp,
         out: &mut Vec<Transaction>,
-    ) -> Option<Ticket> {
-        let random = inside.random()?;
-        let shard = self.shard();
-        let entry = Entry { inside, flow: *flow, shard, random, charge: 0, waits: true, over: false };
-        let until = now.plus_nanos(self.config.decryption.wait_nanos);
+    ) -> Ticket {
+        let (shard, until) = (self.shard(), now.plus_nanos(self.config.decryption.wait_nanos));
+        let entry = Entry { inside, flow: *flow, shard, random, until, charge: 0, waits: true, over: false };
         self.decryption.counters.waits_total += 1;
-        let ticket = self.decryption.waiting.add(entry, until);
+        let ticket = self.decryption.waiting.add(entry);
         self.make_room(ticket, shard, now, out);
-        Some(ticket)
+        ticket
     }
 
     /// Parks a chunk of a connection that waits.
@@ -281,6 +265,8 @@ impl Http {
         self.select(entry.shard);
         let status = entry.inside.resume(self, &entry.flow, now, out);
         if status == Status::WantsKeys {
+            // Where keys were agreed upon anew, it waits for others than before.
+            entry.random = entry.inside.random().unwrap_or(entry.random);
             self.decryption.waiting.put(ticket, entry);
         } else {
             self.decryption.counters.waits_served_total += 1;

@@ -54,7 +54,7 @@ impl Connection {
                 return Ok(None);
             }
             // Keys change in plain sight the first time.
-            if !tls13 && half.opener.is_none() && waiting[..6] == [CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1] {
+            if !tls13 && half.opener.is_none() && waiting.starts_with(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]) {
                 half.place = Place::Aligned;
                 return Ok(Some(false));
             }

@@ -459,6 +459,25 @@ fn a_mirror_may_swap_the_directions_of_the_handshake() {
 }
 
 #[test]
+fn records_of_nothing_at_the_end_of_what_has_come_are_read() {
+    let nothing = [HANDSHAKE, 3, 3, 0, 0];
+    for session in sessions() {
+        // Before the client's hello: it waits, as any record of the server does.
+        let mut rig = Rig::new(&session.keys);
+        rig.push(ToClient, &nothing);
+        session.flights.iter().for_each(|(dir, bytes)| rig.push(*dir, bytes));
+        assert_eq!(rig.finish()[1].bytes, want(ToClient), "{}", session.name);
+        // Where a place is looked for after a gap.
+        let mut rig = Rig::new(&session.keys);
+        session.flights[..2].iter().for_each(|(dir, bytes)| rig.push(*dir, bytes));
+        rig.gap(ToServer, 10);
+        rig.push(ToServer, &nothing);
+        assert_eq!(rig.status, Status::Going, "{}", session.name);
+        rig.finish();
+    }
+}
+
+#[test]
 fn searching_costs_a_bounded_number_of_trials() {
     let [_, mut ch, mut sh, mut ct, _] = [1, 2, 3, 4, 5].map(Sealer::new);
     let mut rig = Rig::new(&sealed_keys());

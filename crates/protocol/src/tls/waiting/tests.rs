@@ -99,11 +99,16 @@ impl Rig {
             c.known_used_total + c.known_expired_total + c.known_evicted_total + c.known_held
         );
         let waiting = &self.http.decryption.waiting;
-        let held: usize = waiting.entries.values().filter(|e| e.waits).map(|e| e.charge).sum();
+        let waits = || waiting.entries.iter().filter(|(_, e)| e.waits);
+        let held: usize = waits().map(|(_, e)| e.charge).sum();
         assert_eq!(waiting.shards.iter().map(|q| q.held).sum::<usize>(), held);
         assert!(held <= self.http.config.decryption.wait_bytes_max);
-        let named: usize = waiting.by_random.values().map(Vec::len).sum();
-        assert_eq!(named, waiting.count());
+        assert_eq!((waiting.by_random.len(), waiting.count()), (waits().count(), waits().count()));
+        for (ticket, e) in waits() {
+            assert!(waiting.by_random.contains(&(e.random, *ticket)));
+            assert!(waiting.shards[e.shard].due.contains(&(e.until, *ticket)));
+            assert_eq!(e.inside.random(), Some(e.random), "what it waits for");
+        }
     }
 
     /// Ends everything; returns the transactions, without the time at which they were handed on.
@@ -165,6 +170,39 @@ fn late_secrets_give_the_transactions_that_early_ones_give() {
             }
         }
     }
+}
+
+#[test]
+fn a_connection_that_agrees_upon_keys_anew_waits_for_those() {
+    // As TLS 1.2 does it; who seals here speaks 1.3.
+    let (again, message_of) = ([8; 32], |record: Vec<u8>| record[5..].to_vec());
+    let mut hello = message_of(client_hello(false));
+    hello[6..38].copy_from_slice(&again);
+    let [_, mut ch, mut sh, mut ct, mut st] = [1, 2, 3, 4, 5].map(Sealer::new);
+    let [mut client, mut server] = [4, 5].map(Sealer::new);
+    // One request and its response under the first keys: those are in use.
+    let mut talk = talk();
+    talk.truncate(6);
+    let _ = [&mut client, &mut server].map(|sealer| sealer.seal(23, b"in talk"));
+    talk.extend([
+        (UP, client.seal(22, &hello)),
+        (DOWN, server.seal(22, &message_of(server_hello([9; 32])))),
+        (DOWN, sh.seal(22, &message(FINISHED, &[0; 32]))),
+        (UP, ch.seal(22, &message(FINISHED, &[0; 32]))),
+        (UP, ct.seal(23, b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")),
+        (DOWN, st.seal(23, b"HTTP/1.1 204 No Content\r\n\r\n")),
+    ]);
+    let log = sealed_keys().replace(&"07".repeat(32), &"08".repeat(32));
+    let mut second = Vec::new();
+    KeyLogParser::default().push(log.as_bytes(), &mut second);
+    let mut rig = Rig::new(limits());
+    talk.iter().for_each(|(dir, bytes)| rig.push(*dir, bytes));
+    rig.keys(&lines());
+    let c = rig.http.decrypt_counters();
+    assert_eq!((c.waits_served_total, c.waits_held), (0, 1), "the first ones are not enough");
+    rig.keys(&second);
+    let (got, c) = rig.finish();
+    assert_eq!((got.len(), c.waits_total, c.waits_served_total, c.bytes_unopened_total), (2, 1, 1, 0));
 }
 
 #[test]
