@@ -36,12 +36,15 @@ use super::schedule::Suite;
 const WAITING_BYTES_MAX: usize = 256 << 10;
 /// Bytes of one handshake message that is looked into (hellos, EncryptedExtensions). Past it: it is passed over.
 const MESSAGE_BYTES_MAX: usize = 128 << 10;
-/// Bytes of records of a handshake, or of refused 0-RTT data, that no key opens. Past it: the direction is given up.
+/// Bytes of records of a handshake, or of refused 0-RTT data, that no key opens; the shortest count as
+/// [`TRIAL_COST_MIN`]. Past it: the direction is given up.
 const UNOPENED_BYTES_MAX: u64 = 2 << 20;
 /// Bytes that may be tried after a gap; four times what is opened is added again, up to this.
 const TRIAL_BYTES_MAX: u64 = 8 << 20;
 /// What trying the shortest record costs.
 const TRIAL_COST_MIN: usize = 512;
+/// What making the keys of another phase costs while a place is looked for.
+const TRIAL_KEYS_COST: u64 = 8 << 10;
 /// Record numbers tried after a gap, in each direction from the most probable one.
 const TRIAL_RECORDS_MAX: u64 = 1 << 16;
 /// Numbers tried under a key that a lost message would have brought.
@@ -250,9 +253,9 @@ impl Connection {
         self.halves[dir.index()].plain
     }
 
-    /// Bytes that wait for something.
+    /// Bytes held: what waits for something, and unfinished messages.
     pub(crate) fn buffered(&self) -> usize {
-        self.halves.iter().map(|h| h.buf.len()).sum()
+        self.halves.iter().map(|h| h.buf.len() + h.messages.held()).sum()
     }
 
     /// Takes the next bytes of `dir`, which start at stream offset `offset` and acknowledge `acked`.
@@ -305,7 +308,6 @@ impl Connection {
                     _ => after,
                 };
                 half.place = Place::Searching { from: start, skip: end.max(after) };
-                half.messages = Messages { broken: true, ..Messages::default() };
             }
         }
         env.counters.bytes_unopened_total += half.discard();
@@ -380,6 +382,21 @@ impl Connection {
 
     /// Reads records of `dir`, and of the other direction where that unlocks some.
     fn run<P: Plain>(&mut self, env: &mut Env<'_>, dir: Direction, out: &mut P) -> Status {
+        let done = self.turns(env, dir, out);
+        // Once for all of them: each copies what is left.
+        self.halves.iter_mut().for_each(Half::compact);
+        match done {
+            Err(Stop::Keys) => Status::WantsKeys,
+            Err(Stop::GivenUp(why)) => self.give_up(env, why),
+            Ok(()) if self.halves.iter().any(|h| h.buf.len() > WAITING_BYTES_MAX) => {
+                self.give_up(env, Why::Malformed)
+            }
+            Ok(()) => Status::Going,
+        }
+    }
+
+    /// Lets the directions read by turns for as long as one unlocks the other.
+    fn turns<P: Plain>(&mut self, env: &mut Env<'_>, dir: Direction, out: &mut P) -> Result<(), Stop> {
         let mut due = [false; 2];
         due[dir.index()] = true;
         let mut turn = dir;
@@ -387,26 +404,15 @@ impl Connection {
             if !due[turn.index()] {
                 turn = turn.flip();
                 if !due[turn.index()] {
-                    break;
+                    return Ok(());
                 }
             }
             due[turn.index()] = false;
-            let done = self.process(env, turn, out);
-            self.halves[turn.index()].compact();
-            match done {
-                Ok(true) => {
-                    due = [true; 2];
-                    turn = turn.flip();
-                }
-                Ok(false) => {}
-                Err(Stop::Keys) => return Status::WantsKeys,
-                Err(Stop::GivenUp(why)) => return self.give_up(env, why),
+            if self.process(env, turn, out)? {
+                due = [true; 2];
+                turn = turn.flip();
             }
         }
-        if self.halves.iter().any(|h| h.buf.len() > WAITING_BYTES_MAX) {
-            return self.give_up(env, Why::Malformed);
-        }
-        Status::Going
     }
 
     fn give_up(&mut self, env: &mut Env<'_>, why: Why) -> Status {
@@ -552,7 +558,7 @@ impl Connection {
                 half.messages = Messages { broken: true, ..Messages::default() };
                 return Ok(Turn::Next);
             }
-            half.unopened_bytes += (HEADER + header.len) as u64;
+            half.unopened_bytes += (HEADER + header.len).max(TRIAL_COST_MIN) as u64;
             if phase == Phase::Early && taken {
                 let len = header.len.saturating_sub(17).max(1) as u64;
                 out.gap(dir, len, half.plain, half.seen);
@@ -665,6 +671,7 @@ impl Connection {
         env.counters.directions_lost_total += 1;
         env.counters.bytes_unopened_total += half.discard();
         self.server_told(dir, Phase::Traffic);
+        self.drop_secrets();
     }
 }
 

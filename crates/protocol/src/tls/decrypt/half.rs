@@ -135,13 +135,14 @@ impl Half {
         }
     }
 
-    /// Drops everything that waits; returns how many bytes that was.
+    /// Drops everything that waits, with the message in progress; returns how many bytes waited.
     pub(super) fn discard(&mut self) -> u64 {
         let dropped = self.waiting().len() as u64;
         self.base += self.buf.len() as u64;
         self.buf = Vec::new();
         self.marks.clear();
         self.at = 0;
+        self.messages = Messages { broken: true, ..Messages::default() };
         dropped
     }
 

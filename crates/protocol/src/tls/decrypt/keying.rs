@@ -2,7 +2,7 @@
 
 use offpath_types::Direction;
 
-use super::half::Phase;
+use super::half::{Half, Phase, Place};
 use super::messages::Messages;
 use super::{Connection, Early, Env, Stop, Turn, Why, open_in_place};
 use crate::tls::keys::{Label, Secret};
@@ -32,9 +32,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Secrets that are in use are not kept twice.
+    /// Secrets that are in use are not kept twice, nor those of a direction that is lost.
     pub(super) fn drop_secrets(&mut self) {
-        if self.halves.iter().all(|h| h.phase == Phase::Traffic && h.opener.is_some()) {
+        let has = |h: &Half| h.place == Place::Lost || h.phase == Phase::Traffic && h.opener.is_some();
+        if self.halves.iter().all(has) {
             self.secrets = None;
             self.served = self.random();
         }

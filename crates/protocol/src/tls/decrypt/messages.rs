@@ -30,6 +30,11 @@ impl Messages {
         self.buf.is_empty() && self.skip == 0
     }
 
+    /// Bytes of the message in progress.
+    pub(super) fn held(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Takes bytes off `content` and returns the message that they complete; its body is empty where nobody wants it.
     pub(super) fn next(&mut self, content: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
         loop {
@@ -85,6 +90,10 @@ impl Connection {
         while let Some((kind, body)) = self.halves[dir.index()].messages.next(&mut rest) {
             if self.message(env, dir, kind, &body)? {
                 turn = Turn::Unlocked;
+            }
+            // It is the last in its record (RFC 8446 §5.1): what follows would be under other keys.
+            if kind == KEY_UPDATE && self.tls13 == Some(true) {
+                break;
             }
         }
         Ok(turn)

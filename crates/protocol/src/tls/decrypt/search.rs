@@ -4,7 +4,9 @@ use offpath_types::Direction;
 
 use super::half::{Half, Phase, Place};
 use super::messages::Messages;
-use super::{Connection, Env, Plain, Record, Stop, TRIAL_NEXT_KEY_MAX, TRIAL_RECORDS_MAX, Turn};
+use super::{
+    Connection, Env, Plain, Record, Stop, TRIAL_KEYS_COST, TRIAL_NEXT_KEY_MAX, TRIAL_RECORDS_MAX, Turn,
+};
 use crate::tls::record::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, HEADER, Header, Opened, Opener};
 use crate::tls::schedule::next_secret;
 
@@ -156,6 +158,7 @@ impl Connection {
             }
         }
         let half = &mut self.halves[d];
+        half.trial_bytes = half.trial_bytes.saturating_sub(TRIAL_KEYS_COST * next.len() as u64);
         for (later, opener, secret) in next {
             for seq in 0..most.min(TRIAL_NEXT_KEY_MAX) {
                 if let Some(opened) = half.try_open(env, Some(&opener), seq, header) {

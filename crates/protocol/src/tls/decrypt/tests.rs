@@ -510,3 +510,81 @@ fn bytes_that_wait_are_bounded() {
     assert_eq!((rig.status, rig.counters.connections_malformed_total), (Status::GivenUp, 1));
     rig.finish();
 }
+
+/// A connection of TLS 1.3 after its handshake, and the sides that go on; the client's records come after `more`.
+fn established(more: impl FnOnce(&mut Rig)) -> (Rig, Sealer, Sealer) {
+    let [_, mut ch, mut sh, ct, st] = [1, 2, 3, 4, 5].map(Sealer::new);
+    let mut rig = Rig::new(&sealed_keys());
+    rig.push(ToServer, &client_hello(false));
+    rig.push(ToClient, &server_hello([9; 32]));
+    rig.push(ToClient, &sh.seal(22, &message(FINISHED, &[0; 32])));
+    more(&mut rig);
+    rig.push(ToServer, &ch.seal(22, &message(FINISHED, &[0; 32])));
+    (rig, ct, st)
+}
+
+#[test]
+fn a_record_changes_keys_once() {
+    let (mut rig, mut ct, _) = established(|_| {});
+    rig.push(ToServer, &ct.seal(22, &message(KEY_UPDATE, &[0]).repeat(3000)));
+    ct.update();
+    rig.push(ToServer, &ct.seal(23, b"data"));
+    assert_eq!(rig.finish()[0].bytes, b"data");
+    assert_eq!(rig.counters.rekeyed_total, 1);
+}
+
+#[test]
+fn records_that_nothing_opens_are_tried_a_bounded_number_of_times() {
+    let short = plain(APPLICATION_DATA, &[0; 20]);
+    let (most, mut got) = (UNOPENED_BYTES_MAX / TRIAL_COST_MIN as u64, Vec::new());
+    for count in [most, most + 1] {
+        let (mut rig, mut ct, _) = established(|rig| {
+            (0..count).for_each(|_| rig.push(ToServer, &short));
+        });
+        rig.push(ToServer, &ct.seal(23, b"data"));
+        got.push((rig.counters.directions_lost_total, rig.finish()[0].bytes.len()));
+    }
+    assert_eq!(got, [(0, 4), (1, 0)]);
+}
+
+#[test]
+fn making_keys_is_part_of_what_a_search_may_cost() {
+    let session = sessions().into_iter().find(|s| s.name == "ECDHE-ECDSA-AES128-GCM-SHA256").unwrap();
+    let mut rig = Rig::new(&session.keys);
+    session.flights[..2].iter().for_each(|(dir, bytes)| rig.push(*dir, bytes));
+    rig.gap(ToServer, 10);
+    let bait = plain(APPLICATION_DATA, &[0; 10]);
+    let (mut spent, mut lost) = (0, 10);
+    while spent < TRIAL_BYTES_MAX {
+        assert_eq!(rig.counters.directions_lost_total, 0, "{spent}");
+        rig.push(ToServer, &bait);
+        spent += TRIAL_KEYS_COST + TRIAL_COST_MIN as u64 * (lost / 22 + 1).min(TRIAL_NEXT_KEY_MAX);
+        lost += bait.len() as u64;
+    }
+    assert_eq!(rig.counters.directions_lost_total, 1);
+    rig.finish();
+}
+
+#[test]
+fn messages_in_progress_are_held_bytes_and_go_with_the_connection() {
+    let hello = message(CLIENT_HELLO, &[0; 60_000]);
+    let mut rig = Rig::new(&sealed_keys());
+    hello.chunks(10_000).take(5).for_each(|part| rig.push(ToServer, &plain(HANDSHAKE, part)));
+    assert_eq!(rig.connection.buffered(), 50_000);
+    rig.finish();
+}
+
+#[test]
+fn secrets_of_a_direction_that_is_lost_are_not_kept() {
+    let (mut rig, _, mut st) = established(|rig| {
+        rig.gap(ToServer, 1 << 30);
+        let bait = [23, 3, 3, 3, 3].repeat(4000);
+        (0..50).for_each(|_| rig.push(ToServer, &bait));
+    });
+    assert_eq!(rig.counters.directions_lost_total, 1);
+    assert!(rig.connection.secrets.is_some() && rig.connection.take_served().is_none());
+    rig.push(ToClient, &st.seal(23, b"hi"));
+    assert!(rig.connection.secrets.is_none() && rig.connection.take_served().is_some());
+    rig.push(ToClient, &st.seal(23, b" there"));
+    assert_eq!(rig.finish()[1].bytes, b"hi there");
+}
