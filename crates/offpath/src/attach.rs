@@ -3,7 +3,7 @@
 //! One thread per worker and interface captures, decodes, reassembles and parses; this thread merges, scores and
 //! writes. A full queue between them drops the newest batch and counts it: capture never waits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -30,6 +30,8 @@ use crate::worker::Worker;
 
 /// Batches that wait for scoring, per lane.
 const QUEUE_BATCHES: usize = 256;
+/// Bytes of the batches that wait, of all lanes: a few bytes of HTTP/2 can stand for kilobytes of texts.
+const WAITING_BYTES_MAX: usize = 512 << 20;
 /// Frames after which a busy worker hands on what is finished.
 const FLUSH_FRAMES: u32 = 512;
 /// Packet time after which a worker hands on what is finished.
@@ -43,6 +45,8 @@ const DRAIN_NANOS: u64 = 2_000_000_000;
 #[derive(Default)]
 struct Shared {
     stop: Arc<AtomicBool>,
+    /// Bytes of the batches that are not scored yet.
+    waiting: AtomicUsize,
     /// Transactions that found the queue full.
     dropped: AtomicU64,
     /// TLS handshakes that did.
@@ -59,6 +63,7 @@ impl Shared {
     fn new(stop: Arc<AtomicBool>, lanes: usize, feed: Option<Feed>) -> Self {
         Self {
             stop,
+            waiting: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             dropped_handshakes: AtomicU64::new(0),
             dropped_websockets: AtomicU64::new(0),
@@ -179,6 +184,10 @@ pub(crate) fn run(
                     merge.watermark().max(Mark::live(lagging))
                 };
                 judge.take(&mut merge, until)?;
+                // Every batch is a new one here.
+                merge.take_spent().for_each(drop);
+                let scored = merge.handed_out().iter_mut().map(std::mem::take).sum();
+                shared.waiting.fetch_sub(scored, Ordering::Relaxed);
                 if until != Mark::END {
                     judge.advance(until.time)?;
                 }
@@ -301,8 +310,10 @@ fn capture_loop(
     worker.finish(&mut finished);
     let mut connections = Vec::new();
     worker.take_connections(&mut connections);
+    let last = Batch::live(finished, connections, Mark::END, writer.as_mut());
+    shared.waiting.fetch_add(last.bytes(), Ordering::Relaxed);
     // The last batch may wait: capture is over.
-    let _ = sender.send((lane, Batch::live(finished, connections, Mark::END, writer.as_mut())));
+    let _ = sender.send((lane, last));
     // The kernel's last word on what it dropped.
     source.refresh();
     shared.publish(lane, &source, &blocks, &decoder, &exchange, &worker);
@@ -324,7 +335,7 @@ fn hand_on(
     let mut connections = Vec::new();
     worker.take_connections(&mut connections);
     let batch = Batch::live(finished, connections, Mark::live(now), writer);
-    if let Err(TrySendError::Full((_, batch))) = sender.try_send((lane, batch)) {
+    if let Some(batch) = offer(lane, batch, sender, shared) {
         shared.dropped.fetch_add(batch.transactions.len() as u64, Ordering::Relaxed);
         for connection in &batch.connections {
             let dropped = match connection {
@@ -335,6 +346,26 @@ fn hand_on(
             dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Puts a batch in the queue; returns it where that is full, by number or by bytes.
+fn offer(lane: usize, batch: Batch, sender: &Sender<(usize, Batch)>, shared: &Shared) -> Option<Batch> {
+    let bytes = batch.bytes();
+    // Counted before it is sent, so that it is never taken off first. One batch alone always goes.
+    let waiting = shared.waiting.fetch_add(bytes, Ordering::Relaxed);
+    let refused = if waiting > 0 && bytes > 0 && waiting + bytes > WAITING_BYTES_MAX {
+        Some(batch)
+    } else {
+        match sender.try_send((lane, batch)) {
+            Err(TrySendError::Full((_, batch))) => Some(batch),
+            // Where nobody receives any more, everything ends.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+        }
+    };
+    if refused.is_some() {
+        shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    refused
 }
 
 /// What runs beside the traffic: notices about loss, the stats file.
@@ -412,7 +443,7 @@ impl Housekeeping {
 #[cfg(test)]
 mod tests {
     use offpath_testkit::{Conversation, Link};
-    use offpath_types::{Frame, IdentityKey, LinkType};
+    use offpath_types::{Frame, IdentityKey, LinkType, Transaction};
 
     use super::*;
     use crate::config::Config;
@@ -477,6 +508,26 @@ mod tests {
         assert_eq!(ledger.pipeline.transactions_scored_total, 3);
         assert_eq!(ledger.pipeline.transactions_dropped_queue_full_total, 12);
         assert!(ledger.balanced(), "{:#?}", ledger.balances());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_its_bytes_but_one_batch_always_goes() {
+        let config = Config::default();
+        let mut worker = config.worker_of_lane(1, &IdentityKey::new([7; 32]));
+        let shared = Shared::new(Arc::default(), 1, None);
+        let (sender, receiver) = bounded(8);
+        let mut hand = |transactions, bytes_waiting| {
+            feed(&mut worker, &mut Ledger::default(), transactions);
+            shared.waiting.store(bytes_waiting, Ordering::Relaxed);
+            hand_on(0, Timestamp::from_parts(2, 0), &mut worker, &sender, &shared, None);
+            (receiver.try_iter().count(), shared.waiting.load(Ordering::Relaxed) - bytes_waiting)
+        };
+        let (sent, bytes) = hand(3, 0);
+        assert!(sent == 1 && bytes > 3 * size_of::<Transaction>(), "{bytes}");
+        assert_eq!(hand(3, WAITING_BYTES_MAX - bytes), (1, bytes), "as much as may wait");
+        assert_eq!(hand(3, WAITING_BYTES_MAX - bytes + 1), (0, 0), "a byte too much");
+        assert_eq!(hand(0, WAITING_BYTES_MAX), (1, 0), "a watermark takes up nothing");
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 3);
     }
 
     #[test]

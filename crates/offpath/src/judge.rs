@@ -264,8 +264,9 @@ impl Judge {
     fn judge(&mut self, tx: &mut Transaction, head: &[u8]) -> Result<(), Failure> {
         self.counters.transactions_total += 1;
         let (mut again, mut head) = (std::mem::take(&mut self.head), head);
-        if self.join.apply(tx) == Joined::Changed && self.transactions.is_some() {
-            // The worker rendered the head before this was known.
+        let joined = self.join.apply(tx) == Joined::Changed;
+        if (joined || head.is_empty()) && self.transactions.is_some() {
+            // The worker rendered the head before this was known, or had rendered enough.
             again.clear();
             self.writer.push_head(tx, &mut again);
             head = &again;

@@ -19,8 +19,14 @@ const SPENT_MAX: usize = 64;
 
 /// Frames after which an era ends, if packet time has not moved on by a tick.
 const ERA_FRAMES_MAX: u32 = 1 << 17;
-/// Captured bytes after which it ends: the smallest transactions grow fifty times as records.
-const ERA_BYTES_MAX: u64 = 16 << 20;
+/// Captured bytes after which it ends. What waits is what they stand for: of HTTP/1 up to fifty times as much, of HTTP/2,
+/// where an index of one byte stands for a text, three hundred times. To count what waits instead, all workers would
+/// have to agree on it before the reader could go on.
+const ERA_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of record heads after which a batch gets no more of them: a batch may hold all that a capture found, and the
+/// heads are its texts once again. What has none is rendered where it is written.
+const HEADS_BYTES_MAX: usize = 16 << 20;
 
 /// How far a lane has told everything: the era, and the packet time within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,10 +83,12 @@ pub(crate) struct Batch {
     pub(crate) connections: Vec<Connection>,
     /// Record heads, one after the other; empty when no records are written.
     heads: Vec<u8>,
-    /// End of each head in `heads`; as many as transactions, or none.
+    /// End of each head in `heads`, of as many transactions as have one.
     head_ends: Vec<usize>,
     /// Era of the transactions.
     era: u32,
+    /// What the transactions and heads take up, about.
+    bytes: usize,
     /// Every later transaction of this worker is at this mark or after it.
     pub(crate) watermark: Mark,
 }
@@ -111,21 +119,37 @@ impl Batch {
         self.head_ends.clear();
     }
 
-    /// Sorts what is in `transactions`, all of one era, and renders record heads where there is a `writer`.
+    /// Sorts what is in `transactions`, all of one era, and renders record heads where there is a `writer`, up to
+    /// [`HEADS_BYTES_MAX`].
     pub(crate) fn finish(&mut self, era: u32, watermark: Mark, writer: Option<&mut RecordWriter>) {
         self.era = era;
         self.watermark = watermark;
         sort(&mut self.transactions);
         self.connections.sort_unstable_by(Connection::cmp_order);
         if let Some(writer) = writer {
-            for tx in &self.transactions {
-                writer.push_head(tx, &mut self.heads);
-                self.head_ends.push(self.heads.len());
+            self.render(writer, HEADS_BYTES_MAX);
+        }
+        let texts: usize = self.transactions.iter().map(|tx| tx.text.len()).sum();
+        self.bytes = size_of_val(self.transactions.as_slice()) + texts + self.heads.len();
+    }
+
+    /// Renders heads while they take up less than `bytes_max`.
+    fn render(&mut self, writer: &mut RecordWriter, bytes_max: usize) {
+        for tx in &self.transactions {
+            if self.heads.len() >= bytes_max {
+                break;
             }
+            writer.push_head(tx, &mut self.heads);
+            self.head_ends.push(self.heads.len());
         }
     }
 
-    /// Returns the transactions, and the head of the record of one of them.
+    /// Returns what the transactions and their record heads take up, about.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the transactions, and the head of the record of one of them; empty where none was rendered.
     fn parts(&mut self, index: usize) -> (&mut [Transaction], &[u8]) {
         let start = if index == 0 { 0 } else { self.head_ends.get(index - 1).copied().unwrap_or(0) };
         let end = self.head_ends.get(index).copied().unwrap_or(start);
@@ -188,7 +212,7 @@ impl Lane {
 pub(crate) enum Item<'a> {
     /// Something told of a connection.
     Connection(Connection),
-    /// A transaction, with the head of its record.
+    /// A transaction, with the head of its record; empty where that is still to be rendered.
     Transaction(&'a mut Transaction, &'a [u8]),
 }
 
@@ -198,6 +222,8 @@ pub(crate) struct Merge {
     lanes: Vec<Lane>,
     /// What is told of connections and waits in all lanes.
     connections: usize,
+    /// Bytes of the batches of each lane that were handed out whole: see [`Merge::handed_out`].
+    handed_out: Vec<usize>,
     /// Transactions that arrived behind what was already handed out (live capture only: a late lane).
     pub(crate) late_total: u64,
     done: Mark,
@@ -211,6 +237,7 @@ impl Merge {
         Self {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             connections: 0,
+            handed_out: vec![0; lanes],
             late_total: 0,
             done: Mark::default(),
             spent: Vec::new(),
@@ -229,6 +256,12 @@ impl Merge {
         if !batch.transactions.is_empty() {
             lane.batches.push_back(batch);
         }
+    }
+
+    /// Returns, by lane, the bytes ([`Batch::bytes`]) of what was handed out since this was set back to 0: they wait no
+    /// more. What is told of connections has none.
+    pub(crate) fn handed_out(&mut self) -> &mut [usize] {
+        &mut self.handed_out
     }
 
     /// Returns the mark before which every lane has told everything.
@@ -287,10 +320,11 @@ impl Merge {
                 let (transactions, head) = batch.parts(lane.next);
                 take(Item::Transaction(&mut transactions[lane.next], head));
             }
-            if let Some(batch) = lane.step()
-                && self.spent.len() < SPENT_MAX
-            {
-                self.spent.push((i, batch));
+            if let Some(batch) = lane.step() {
+                self.handed_out[i] += batch.bytes;
+                if self.spent.len() < SPENT_MAX {
+                    self.spent.push((i, batch));
+                }
             }
         }
     }
@@ -305,6 +339,7 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Format;
     use offpath_types::{FlowInfo, FlowKey, Host, Peer, TunnelId};
 
     fn tx(emitted: u64, port: u16, index: u32) -> Transaction {
@@ -403,6 +438,44 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_measured_and_heads_past_their_limit_are_left_to_the_writer() {
+        let texts = [&b"/first"[..], b"/second", b"/third"];
+        let list = texts.iter().enumerate().map(|(i, text)| {
+            let mut tx = tx(5, 1, i as u32);
+            tx.user_agent = tx.text.push(text);
+            tx
+        });
+        let list: Vec<_> = list.collect();
+        let mut writer = RecordWriter::new(Format::Ecs);
+        let heads_of = |bytes_max: usize, writer: &mut RecordWriter| {
+            let mut batch = Batch { transactions: list.clone(), ..Batch::default() };
+            batch.render(writer, bytes_max);
+            (0..list.len())
+                .map(|i| String::from_utf8_lossy(batch.parts(i).1).into_owned())
+                .collect::<Vec<_>>()
+        };
+        let whole = heads_of(usize::MAX, &mut writer);
+        assert!(whole.iter().zip(texts).all(|(head, text)| head.contains(&*String::from_utf8_lossy(text))));
+        for kept in 0..=list.len() {
+            let bytes_max: usize = whole[..kept].iter().map(String::len).sum();
+            let heads = heads_of(bytes_max, &mut writer);
+            assert_eq!(heads[..kept], whole[..kept]);
+            assert!(heads[kept..].iter().all(String::is_empty), "{kept}: {heads:?}");
+        }
+
+        let batch = Batch::live(list.clone(), Vec::new(), mark(10), Some(&mut writer));
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        let heads: usize = whole.iter().map(String::len).sum();
+        assert_eq!(batch.bytes(), 3 * size_of::<Transaction>() + texts + heads);
+        let (bytes, mut merge) = (batch.bytes(), Merge::new(2));
+        merge.push(1, batch);
+        drained(&mut merge, mark(5));
+        assert_eq!(merge.handed_out(), [0, 0], "it waits still");
+        drained(&mut merge, mark(6));
+        assert_eq!(merge.handed_out(), [0, bytes]);
+    }
+
+    #[test]
     fn eras_are_never_mixed_and_end_at_frames_and_bytes_without_time() {
         let mut merge = Merge::new(2);
         let mut batch = |lane, era, list: Vec<Transaction>, watermark| {
@@ -425,8 +498,8 @@ mod tests {
             let mut eras = Eras::default();
             (0..frames).filter(|_| eras.frame(stopped, bytes)).count()
         };
-        assert_eq!(ends(64, ERA_FRAMES_MAX * 3), 3);
-        assert_eq!(ends(1 << 16, 1024), 4);
+        assert_eq!(ends(4, ERA_FRAMES_MAX * 3), 3);
+        assert_eq!(ends(1 << 16, 64), 4);
         let mut eras = Eras::default();
         let ticking =
             (0..ERA_FRAMES_MAX * 3).filter(|i| eras.frame(Timestamp::from_nanos(u64::from(i / 1000)), 64));

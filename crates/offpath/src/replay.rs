@@ -5,7 +5,7 @@
 //! bounded and a full one makes the sender wait: a file loses nothing.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -34,8 +34,10 @@ const TURN_FRAMES: u32 = 256;
 const BATCH_SEGMENTS: u32 = 2048;
 /// Payload bytes in a batch between threads.
 const BATCH_BYTES: usize = 1 << 20;
-/// Batches that wait in a queue; with `BATCH_BYTES` this bounds what is in flight.
+/// Batches that wait in a queue; with `BATCH_BYTES` this bounds the segments in flight.
 const QUEUE_BATCHES: usize = 8;
+/// Bytes of transactions in flight to the judge, of all workers; a worker past its share waits.
+const IN_FLIGHT_BYTES: usize = 128 << 20;
 
 /// What a finished replay found.
 #[derive(Default)]
@@ -184,7 +186,10 @@ fn run_threads(
     let following = matches!(source, Input::Stream(_));
     let key = judge.key().clone();
     let (done_tx, done_rx) = bounded::<(usize, Batch)>(QUEUE_BATCHES * workers);
+    let gates: Vec<_> = (0..workers).map(|_| Gate::new(IN_FLIGHT_BYTES / workers)).collect();
     thread::scope(|scope| {
+        // However this thread ends, nobody is left waiting for it.
+        let gates = Gates(&gates);
         let (mut feeds, mut backs) = (Vec::new(), Vec::new());
         let mut joins = Vec::new();
         // Empty batches travel back to the reader, so that the steady state allocates nothing.
@@ -195,7 +200,7 @@ fn run_threads(
             let (back_tx, back_rx) = bounded::<Batch>(QUEUE_BATCHES * 2);
             backs.push(back_tx);
             let (done, spare, key) = (done_tx.clone(), spare_tx.clone(), key.clone());
-            let store = keys.store();
+            let (store, gate) = (keys.store(), &gates.0[index]);
             joins.push(
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
@@ -203,7 +208,8 @@ fn run_threads(
                         let mut writer = records.then(|| RecordWriter::new(format));
                         let mut worker = config.worker(index, workers, &key);
                         worker.set_keys(store);
-                        let lane = Lane { index, feed: &feed_rx, spare: &spare, done: &done, back: &back_rx };
+                        let (feed, spare, done, back) = (&feed_rx, &spare, &done, &back_rx);
+                        let lane = Lane { index, feed, spare, done, back, gate };
                         work(&lane, worker, writer.as_mut())
                     })
                     .context("cannot start a worker thread")
@@ -230,6 +236,10 @@ fn run_threads(
             {
                 // Keep receiving so that no thread waits for ever; the error is reported below.
                 failure = Some(e);
+            }
+            gates.leave(&mut merge);
+            if failure.is_some() {
+                gates.open();
             }
             if following && failure.is_none() {
                 failure = judge.flush().err();
@@ -354,6 +364,60 @@ fn read(
     ReaderDone { capture: source.counters(), decode: *decoder.counters(), last: now, eras: eras.ended, error }
 }
 
+/// Bounds the bytes that a worker has in flight to the judge. No worker waits for ever: of the one that is furthest
+/// behind, everything in flight is settled, and the reader has fed it all that the others wait for.
+struct Gate {
+    bytes_max: usize,
+    /// Bytes in flight; `None` where nobody counts them any more.
+    bytes: Mutex<Option<usize>>,
+    left: Condvar,
+}
+
+impl Gate {
+    const fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, bytes: Mutex::new(Some(0)), left: Condvar::new() }
+    }
+
+    /// Waits until no more than may be is in flight, and adds `bytes`: one batch alone always goes.
+    fn enter(&self, bytes: usize) {
+        let held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |held: &mut Option<usize>| held.is_some_and(|held| held > self.bytes_max);
+        let mut held = self.left.wait_while(held, full).unwrap_or_else(PoisonError::into_inner);
+        *held = held.map(|held| held + bytes);
+    }
+
+    fn change(&self, change: impl FnOnce(usize) -> Option<usize>) {
+        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = held.and_then(change);
+        self.left.notify_one();
+    }
+}
+
+/// The gates of all workers. They stand open once this is dropped, so that nobody waits for a judge that has gone.
+struct Gates<'a>(&'a [Gate]);
+
+impl Gates<'_> {
+    /// Takes off what the judge has taken of each worker.
+    fn leave(&self, merge: &mut Merge) {
+        for (gate, bytes) in self.0.iter().zip(merge.handed_out()) {
+            match std::mem::take(bytes) {
+                0 => {}
+                bytes => gate.change(|held| Some(held.saturating_sub(bytes))),
+            }
+        }
+    }
+
+    fn open(&self) {
+        self.0.iter().for_each(|gate| gate.change(|_| None));
+    }
+}
+
+impl Drop for Gates<'_> {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
 /// The queues of one worker.
 struct Lane<'a> {
     index: usize,
@@ -363,6 +427,7 @@ struct Lane<'a> {
     /// Transactions to the judge, and where their batches come back from.
     done: &'a Sender<(usize, Batch)>,
     back: &'a Receiver<Batch>,
+    gate: &'a Gate,
 }
 
 fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWriter>) -> Worker {
@@ -393,6 +458,7 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
         sent = mark;
         batch.finish(era, mark, writer.as_deref_mut());
         era = mark.era;
+        lane.gate.enter(batch.bytes());
         if lane.done.send((lane.index, batch)).is_err() {
             break;
         }
@@ -403,4 +469,46 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
 /// Tells whether an output error only says that the reader of a pipe has gone (`offpath replay … | head`).
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_waits_for_what_it_has_in_flight_until_the_judge_takes_it_or_goes() {
+        let gates = [Gate::new(100), Gate::new(100)];
+        // One batch goes, however large, and what fits.
+        gates[0].enter(1000);
+        gates[1].enter(100);
+        gates[1].enter(1);
+        let (passed, told) = bounded(2);
+        let silence = || told.recv_timeout(Duration::from_millis(50)).is_err();
+        thread::scope(|scope| {
+            for (lane, gate) in gates.iter().enumerate() {
+                let passed = passed.clone();
+                scope.spawn(move || {
+                    gate.enter(500);
+                    passed.send(lane).unwrap();
+                });
+            }
+            let opened = Gates(&gates);
+            assert!(silence(), "both wait");
+            let mut merge = Merge::new(2);
+            merge.handed_out()[0] = 899;
+            opened.leave(&mut merge);
+            assert!(silence(), "a byte too much is in flight");
+            merge.handed_out()[0] = 1;
+            opened.leave(&mut merge);
+            assert_eq!(told.recv(), Ok(0));
+            assert_eq!(merge.handed_out(), [0, 0]);
+            assert!(silence(), "each worker has its own share");
+            drop(opened);
+            assert_eq!(told.recv(), Ok(1));
+            gates.iter().for_each(|gate| gate.enter(1000));
+            gates.iter().for_each(|gate| gate.enter(1000));
+        });
+    }
 }
