@@ -46,8 +46,12 @@ fn without_secrets(mut bytes: &[u8]) -> Vec<u8> {
     kept
 }
 
-fn captures() -> [(Vec<u8>, String); 2] {
-    [capture("tls12-decrypted", "input.pcap"), capture("tls13-decrypted-pcapng", "input.pcapng")]
+fn captures() -> [(Vec<u8>, String); 3] {
+    [
+        capture("tls12-decrypted", "input.pcap"),
+        capture("tls12-rsa-premaster", "input.pcap"),
+        capture("tls13-decrypted-pcapng", "input.pcapng"),
+    ]
 }
 
 /// A run that reads its packets from here.

@@ -85,9 +85,10 @@ page, anew, byte for byte.
 ";
 
 /// Recorded, not made: their folders are kept as they are.
-const RECORDED: [&str; 3] = [
+const RECORDED: [&str; 4] = [
     "| [demo-lab](demo-lab/README.md) | recorded on the mirror port of the lab. |",
     "| [tls12-decrypted](tls12-decrypted/README.md) | HTTP/1.1 between two ends of OpenSSL, with a key log. |",
+    "| [tls12-rsa-premaster](tls12-rsa-premaster/README.md) | The same with RSA key exchange; the key log has the premaster secret. |",
     "| [tls13-decrypted-pcapng](tls13-decrypted-pcapng/README.md) | the same over TLS 1.3, the key log inside. |",
 ];
 

@@ -16,6 +16,7 @@
 //! it is an estimate, so what is inside must not trust it blindly: it is a gap, and gaps are looked at again.
 //! Read RFC 8446 §4 to §5 and appendix D.4, RFC 5246 §6 to §7 before changing this file.
 
+mod exchange;
 mod half;
 mod keying;
 mod messages;
@@ -23,19 +24,24 @@ mod search;
 
 use offpath_types::{Direction, Timestamp};
 
+use self::exchange::Exchange;
 use self::half::{Half, Phase, Place};
 use self::messages::Messages;
 pub(super) use self::messages::{
     CLIENT_HELLO, ENCRYPTED_EXTENSIONS, END_OF_EARLY_DATA, FINISHED, KEY_UPDATE, RETRY, SERVER_HELLO,
 };
-use super::keys::{KeyStore, Random, Secrets};
+use super::keys::{KeyStore, Label, Name, Random, Secrets, Want};
 use super::record::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Header, Opened, Opener};
 use super::schedule::Suite;
 
 /// Bytes of a direction that wait for the other one. Past it: the connection is given up.
 const WAITING_BYTES_MAX: usize = 256 << 10;
-/// Bytes of one handshake message that is looked into (hellos, EncryptedExtensions). Past it: it is passed over.
+/// Bytes of one handshake message that is looked into (hellos, EncryptedExtensions, ClientKeyExchange). Past it: it is
+/// passed over.
 const MESSAGE_BYTES_MAX: usize = 128 << 10;
+/// Bytes of handshake messages kept per direction, as long as an extended master secret may be derived from them. Past
+/// it: it can not.
+const TRANSCRIPT_BYTES_MAX: usize = 64 << 10;
 /// Bytes of records of a handshake, or of refused 0-RTT data, that no key opens; the shortest count as
 /// [`TRIAL_COST_MIN`]. Past it: the direction is given up.
 const UNOPENED_BYTES_MAX: u64 = 2 << 20;
@@ -101,7 +107,7 @@ offpath_types::counters! {
         waits_ended_total,
         /// Connections that wait now.
         waits_held,
-        /// Connections of which a live key log told secrets; each worker counts all of them.
+        /// Connections of which a live key log told secrets; each worker counts all of them, and premaster secrets apart.
         known_total,
         /// Connections whose secrets were wiped, since the connection needed them no more or had ended.
         known_used_total,
@@ -189,6 +195,7 @@ struct Handshake {
     suite: Option<Suite>,
     encrypt_then_mac: bool,
     early: Early,
+    exchange: Exchange,
 }
 
 /// One TLS connection.
@@ -205,8 +212,10 @@ pub(crate) struct Connection {
     retrying: bool,
     given_up: bool,
     opened: bool,
-    /// The connection that a key log need not know any more.
-    served: Option<Random>,
+    /// The secret that it waits for, of the handshake in progress.
+    missing: Option<Label>,
+    /// The names by which a key log need not know the connection any more.
+    served: [Option<Name>; 2],
 }
 
 impl Default for Connection {
@@ -244,7 +253,8 @@ impl Connection {
             retrying: false,
             given_up: false,
             opened: false,
-            served: None,
+            missing: None,
+            served: [None; 2],
         }
     }
 
@@ -255,7 +265,8 @@ impl Connection {
 
     /// Bytes held: what waits for something, and unfinished messages.
     pub(crate) fn buffered(&self) -> usize {
-        self.halves.iter().map(|h| h.buf.len() + h.messages.held()).sum()
+        let halves: usize = self.halves.iter().map(|h| h.buf.len() + h.messages.held()).sum();
+        halves + self.handshake.as_ref().map_or(0, |h| h.exchange.held())
     }
 
     /// Takes the next bytes of `dir`, which start at stream offset `offset` and acknowledge `acked`.
@@ -334,14 +345,23 @@ impl Connection {
         let _ = self.give_up(env, Why::NoSecrets);
     }
 
-    /// Returns what names the connection in a key log, once its hello was read.
-    pub(crate) fn random(&self) -> Option<Random> {
-        self.handshake.as_ref().map(|h| h.client_random)
+    /// Returns the names of the connection in a key log, as far as they are known.
+    fn names(&self) -> [Option<Name>; 2] {
+        let Some(handshake) = &self.handshake else { return [None; 2] };
+        [Some(Name::Client(handshake.client_random)), handshake.exchange.name()]
     }
 
-    /// Returns the name of the connection, once, when it needs nothing more of a key log.
-    pub(crate) fn take_served(&mut self) -> Option<Random> {
-        self.served.take()
+    /// Returns the secrets of which any lets a connection go on that waits.
+    pub(crate) fn wants(&self) -> [Option<Want>; 2] {
+        let Some(missing) = self.missing else { return [None; 2] };
+        let [client, encrypted] = self.names();
+        let encrypted = encrypted.filter(|_| missing == Label::Master);
+        [client.map(|name| (name, missing)), encrypted.map(|name| (name, Label::Premaster))]
+    }
+
+    /// Returns the names of the connection, once, when it needs nothing more of a key log.
+    pub(crate) fn take_served(&mut self) -> impl Iterator<Item = Name> + use<> {
+        std::mem::take(&mut self.served).into_iter().flatten()
     }
 
     /// Ends `dir`: what was not read of it is a gap.
@@ -377,7 +397,7 @@ impl Connection {
             env.counters.connections_unfinished_total += 1;
         }
         self.given_up = true;
-        self.served = self.random();
+        self.serve();
     }
 
     /// Reads records of `dir`, and of the other direction where that unlocks some.
@@ -417,8 +437,7 @@ impl Connection {
 
     fn give_up(&mut self, env: &mut Env<'_>, why: Why) -> Status {
         self.given_up = true;
-        self.secrets = None;
-        self.served = self.random();
+        self.serve();
         for half in &mut self.halves {
             env.counters.bytes_unopened_total += half.discard();
             half.opener = None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use offpath_types::{Anomaly, Chunk, Direction, FlowInfo, Timestamp, TlsFacts, Transaction};
 
 use super::decrypt::{Connection, DecryptCounters, Env, Plain, PlainPlace, Status};
-use super::keys::{KeyStore, Random};
+use super::keys::{KeyStore, Want};
 use super::waiting::Waiting;
 use crate::stage::{FlowContext, Http, Leftover, Session};
 
@@ -93,9 +93,9 @@ impl Inside {
         self.connection.buffered() + self.parked.len() + PIECE_BYTES * self.parked_chunks
     }
 
-    /// What names the connection in a key log.
-    pub(super) fn random(&self) -> Option<Random> {
-        self.connection.random()
+    /// The secrets of which any lets it go on.
+    pub(super) fn wants(&self) -> [Option<Want>; 2] {
+        self.connection.wants()
     }
 
     /// Settles what the session inside is made with: `context` is that of the flow, `facts` what the hellos have shown.
@@ -232,9 +232,7 @@ impl Inside {
         now: Timestamp,
         out: &mut Vec<Transaction>,
     ) {
-        if let Some(random) = self.connection.take_served() {
-            http.decryption.keys.served(&random, now);
-        }
+        self.connection.take_served().for_each(|name| http.decryption.keys.served(&name, now));
         let Some(session) = &mut self.session else { return };
         if let Some((dir, chunk @ Chunk::End { .. })) = chunk {
             http.chunk(session, &inner(flow), dir, chunk, now, out);
@@ -256,9 +254,7 @@ impl Inside {
         out: &mut Vec<Transaction>,
     ) {
         self.connection.close(&mut http.decryption.env(false));
-        if let Some(random) = self.connection.take_served() {
-            http.decryption.keys.served(&random, now);
-        }
+        self.connection.take_served().for_each(|name| http.decryption.keys.served(&name, now));
         if let Some(session) = self.session.take() {
             http.close_within(session, &inner(flow), now, out);
         }

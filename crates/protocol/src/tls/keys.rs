@@ -1,8 +1,10 @@
 //! TLS secrets: the NSS key log format, and a bounded store of what it told.
 //!
 //! In:  bytes of a key log (`SSLKEYLOGFILE`), cut anywhere. Out: [`KeyLine`]s, for a [`KeyStore`] that connections
-//! ask by client random. Secrets are wiped when they are dropped and never printed.
-//! Format: `LABEL <client random, 64 hex digits> <secret, hex>`, a line each (draft-ietf-tls-keylogfile).
+//! ask by client random, or by what the client sent as its encrypted premaster secret. Secrets are wiped when they are
+//! dropped and never printed.
+//! Format: `LABEL <client random, 64 hex digits> <secret, hex>`, a line each (draft-ietf-tls-keylogfile), and NSS's
+//! `RSA <first 8 bytes of the encrypted premaster secret, 16 hex digits> <premaster secret, 96 hex digits>`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,8 +17,19 @@ const LINE_BYTES_MAX: usize = 512;
 /// Longest secret: TLS 1.2 master secrets and secrets of SHA-384 suites.
 const SECRET_BYTES_MAX: usize = 48;
 
-/// What a client sent as random: names its connection in a key log.
+/// What a client sent as random.
 pub(crate) type Random = [u8; 32];
+
+/// What secrets are known by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Name {
+    Client(Random),
+    /// The first bytes of the premaster secret as it was encrypted with the server's RSA key.
+    Encrypted([u8; 8]),
+}
+
+/// A secret that a connection waits for.
+pub(crate) type Want = (Name, Label);
 
 /// A secret of up to 48 bytes, wiped when dropped. On the heap, so that moving one leaves no copy behind.
 #[derive(Clone)]
@@ -35,10 +48,12 @@ impl Secret {
 }
 
 /// What a secret is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Label {
     /// TLS 1.2: the master secret (`CLIENT_RANDOM`).
     Master,
+    /// TLS 1.2, RSA key exchange: what the master secret is made of (`RSA`).
+    Premaster,
     /// TLS 1.3: 0-RTT data.
     ClientEarly,
     ClientHandshake,
@@ -47,12 +62,13 @@ pub(crate) enum Label {
     ServerTraffic,
 }
 
-const LABELS: usize = 6;
+const LABELS: usize = 7;
 
 impl Label {
     fn parse(name: &[u8]) -> Option<Self> {
         Some(match name {
             b"CLIENT_RANDOM" => Self::Master,
+            b"RSA" => Self::Premaster,
             b"CLIENT_EARLY_TRAFFIC_SECRET" => Self::ClientEarly,
             b"CLIENT_HANDSHAKE_TRAFFIC_SECRET" => Self::ClientHandshake,
             b"SERVER_HANDSHAKE_TRAFFIC_SECRET" => Self::ServerHandshake,
@@ -66,15 +82,15 @@ impl Label {
 /// One usable line of a key log.
 #[derive(Clone)]
 pub struct KeyLine {
-    random: Random,
+    name: Name,
     label: Label,
     secret: Secret,
 }
 
 impl KeyLine {
-    /// What names its connection.
-    pub(super) fn random(&self) -> &Random {
-        &self.random
+    /// The secret that it tells.
+    pub(super) fn told(&self) -> Want {
+        (self.name, self.label)
     }
 }
 
@@ -92,7 +108,7 @@ offpath_types::counters! {
         lines_total,
         /// Lines with a secret that can be used.
         lines_used_total,
-        /// Lines of a kind that is not needed (exporter secrets, `RSA`, QUIC).
+        /// Lines of a kind that is not needed (exporter secrets, QUIC).
         lines_unused_total,
         /// Lines that are none of a key log, or longer than any.
         lines_invalid_total,
@@ -165,34 +181,40 @@ impl KeyLogCounters {
         }
         self.lines_total += 1;
         let mut words = line.split(|b| *b == b' ');
-        let (Some(name), Some(random), Some(secret), None) =
+        let (Some(kind), Some(name), Some(secret), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
             self.lines_invalid_total += 1;
             return;
         };
-        let Some(label) = Label::parse(name) else {
-            let other = name.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_');
+        let Some(label) = Label::parse(kind) else {
+            let other = kind.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_');
             *if other { &mut self.lines_unused_total } else { &mut self.lines_invalid_total } += 1;
             return;
         };
-        let (mut random_bytes, mut bytes) = ([0; 32], Zeroizing::new([0; SECRET_BYTES_MAX]));
+        let name = match label {
+            Label::Premaster => unhex_all(name).map(Name::Encrypted),
+            _ => unhex_all(name).map(Name::Client),
+        };
         let fits = match label {
-            Label::Master => secret.len() == 96,
+            Label::Master | Label::Premaster => secret.len() == 96,
             _ => secret.len() == 64 || secret.len() == 96,
         };
-        if random.len() != 64
-            || !fits
-            || !unhex(random, &mut random_bytes)
-            || !unhex(secret, &mut bytes[..secret.len() / 2])
-        {
+        let mut bytes = Zeroizing::new([0; SECRET_BYTES_MAX]);
+        let Some(name) = name.filter(|_| fits && unhex(secret, &mut bytes[..secret.len() / 2])) else {
             self.lines_invalid_total += 1;
             return;
-        }
+        };
         self.lines_used_total += 1;
         let secret = Secret::new(&bytes[..secret.len() / 2]);
-        out.push(KeyLine { random: random_bytes, label, secret });
+        out.push(KeyLine { name, label, secret });
     }
+}
+
+/// Reads exactly as many `digits` as an array takes.
+fn unhex_all<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut out = [0; N];
+    (digits.len() == 2 * N && unhex(digits, &mut out)).then_some(out)
 }
 
 /// Reads `digits`, two for each byte of `out`; false where they are no hexadecimal digits.
@@ -214,6 +236,10 @@ pub(crate) struct Secrets([Option<Secret>; LABELS]);
 impl Secrets {
     pub(crate) fn get(&self, label: Label) -> Option<&Secret> {
         self.0[label as usize].as_ref()
+    }
+
+    pub(crate) fn set(&mut self, label: Label, secret: Secret) {
+        self.0[label as usize] = Some(secret);
     }
 
     /// Adds what `other` knows.
@@ -248,23 +274,25 @@ const SERVED_NANOS: u64 = 1_000_000_000;
 /// What is known of one connection.
 struct Known {
     secrets: Secrets,
-    /// Tells it from an earlier one of the same random.
+    /// Tells it from an earlier one of the same name.
     serial: u64,
     /// It stands in `KeyStore::served`.
     served: bool,
 }
 
 /// Entries of a [`KeyStore`] in the order in which their time comes; some may be gone.
-type Order = VecDeque<(Timestamp, Random, u64)>;
+type Order = VecDeque<(Timestamp, Name, u64)>;
 
-/// Secrets by client random.
+/// Secrets by what names them.
 ///
 /// Two layers: what was known before the first packet (shared, never changes), and what has come since.
-// Invariant: `order` holds every entry of `late`, the oldest first, with the time it came.
+// Invariants: `order` holds every entry of `late`, the oldest first, with the time it came; `encrypted` of them are
+// premaster secrets.
 #[derive(Default)]
 pub struct KeyStore {
     fixed: Option<Arc<KeyStore>>,
-    late: HashMap<Random, Known>,
+    late: HashMap<Name, Known>,
+    encrypted: usize,
     order: Order,
     /// Entries that a connection is done with, with the time of that.
     served: Order,
@@ -295,15 +323,15 @@ impl KeyStore {
 
     /// Adds a line that came at `now`.
     pub fn add(&mut self, line: &KeyLine, now: Timestamp) {
-        let KeyLine { random, label, secret } = line;
-        let (order, serial, counts) = (&mut self.order, &mut self.serial, &mut self.counts);
-        let known = self.late.entry(*random).or_insert_with(|| {
-            *serial += 1;
-            counts.known += 1;
-            order.push_back((now, *random, *serial));
-            Known { secrets: Secrets::default(), serial: *serial, served: false }
+        let KeyLine { name, label, secret } = line;
+        let known = self.late.entry(*name).or_insert_with(|| {
+            self.serial += 1;
+            self.counts.known += 1;
+            self.encrypted += usize::from(matches!(name, Name::Encrypted(_)));
+            self.order.push_back((now, *name, self.serial));
+            Known { secrets: Secrets::default(), serial: self.serial, served: false }
         });
-        known.secrets.0[*label as usize] = Some(secret.clone());
+        known.secrets.set(*label, secret.clone());
         while self.late.len() > self.limits.connections_max.max(1)
             && let Some((_, oldest, serial)) = self.order.pop_front()
         {
@@ -318,58 +346,65 @@ impl KeyStore {
         for (since, ..) in self.order.iter_mut().take_while(|(since, ..)| *since == Timestamp::ZERO) {
             *since = now;
         }
-        while let Some((since, random, serial)) = self.served.front().copied()
+        while let Some((since, name, serial)) = self.served.front().copied()
             && now.nanos_since(since) >= SERVED_NANOS
         {
             self.served.pop_front();
-            self.counts.used += u64::from(self.wipe(&random, serial));
+            self.counts.used += u64::from(self.wipe(&name, serial));
         }
-        while let Some((since, random, serial)) = self.order.front().copied()
-            && (now.nanos_since(since) >= keep || !self.holds(&random, serial))
+        while let Some((since, name, serial)) = self.order.front().copied()
+            && (now.nanos_since(since) >= keep || !self.holds(&name, serial))
         {
             self.order.pop_front();
-            self.counts.expired += u64::from(self.wipe(&random, serial));
+            self.counts.expired += u64::from(self.wipe(&name, serial));
         }
         // What was used long before it would have expired leaves its place in the order behind.
         if self.order.len() > 2 * self.late.len() + 64 {
             let late = &self.late;
-            self.order.retain(|(_, random, serial)| late.get(random).is_some_and(|k| k.serial == *serial));
+            self.order.retain(|(_, name, serial)| late.get(name).is_some_and(|k| k.serial == *serial));
         }
     }
 
     /// Notes that a connection needs its secrets no more.
-    pub(crate) fn served(&mut self, random: &Random, now: Timestamp) {
+    pub(crate) fn served(&mut self, name: &Name, now: Timestamp) {
         if self.limits.keep_nanos.is_some()
-            && let Some(known) = self.late.get_mut(random)
+            && let Some(known) = self.late.get_mut(name)
             && !std::mem::replace(&mut known.served, true)
         {
-            self.served.push_back((now, *random, known.serial));
+            self.served.push_back((now, *name, known.serial));
         }
     }
 
-    fn holds(&self, random: &Random, serial: u64) -> bool {
-        self.late.get(random).is_some_and(|known| known.serial == serial)
+    fn holds(&self, name: &Name, serial: u64) -> bool {
+        self.late.get(name).is_some_and(|known| known.serial == serial)
     }
 
-    fn wipe(&mut self, random: &Random, serial: u64) -> bool {
-        self.holds(random, serial) && self.late.remove(random).is_some()
+    fn wipe(&mut self, name: &Name, serial: u64) -> bool {
+        let wiped = self.holds(name, serial) && self.late.remove(name).is_some();
+        self.encrypted -= usize::from(wiped && matches!(name, Name::Encrypted(_)));
+        wiped
     }
 
-    /// Returns what is known of the connection with this client random.
-    pub(crate) fn get(&self, random: &Random) -> Secrets {
+    /// Returns what is known by this name.
+    pub(crate) fn get(&self, name: &Name) -> Secrets {
         let mut found = match self.fixed.as_deref() {
-            Some(fixed) => fixed.get(random),
+            Some(fixed) => fixed.get(name),
             None => Secrets::default(),
         };
-        if let Some(known) = self.late.get(random) {
+        if let Some(known) = self.late.get(name) {
             found.merge(&known.secrets);
         }
         found
     }
 
-    /// Tells whether anything is known of it.
-    pub(crate) fn knows(&self, random: &Random) -> bool {
-        self.late.contains_key(random) || self.fixed.as_deref().is_some_and(|f| f.knows(random))
+    /// Tells whether anything is known by this name.
+    pub(crate) fn knows(&self, name: &Name) -> bool {
+        self.late.contains_key(name) || self.fixed.as_deref().is_some_and(|f| f.knows(name))
+    }
+
+    /// Tells whether there are premaster secrets, whose connections are known late in their handshake only.
+    pub(crate) fn has_encrypted(&self) -> bool {
+        self.encrypted > 0 || self.fixed.as_deref().is_some_and(KeyStore::has_encrypted)
     }
 
     /// Returns how many connections were evicted to make room.
@@ -414,17 +449,21 @@ pub fn fuzz_keylog(data: &[u8]) {
     let (cut, same) = run(usize::from(*first) + 1);
     assert_eq!(whole, cut);
     assert!(
-        lines.iter().zip(&same).all(|(a, b)| a.random == b.random && a.secret.bytes() == b.secret.bytes())
+        lines.iter().zip(&same).all(|(a, b)| a.told() == b.told() && a.secret.bytes() == b.secret.bytes())
     );
     let mut store = KeyStore::new(KeyLimits { connections_max: 3, keep_nanos: Some(50) });
     for (now, line) in (0..).step_by(10).map(Timestamp::from_nanos).zip(&lines) {
         store.add(line, now);
-        assert!(store.knows(&line.random) && store.len() <= 3);
-        if line.random[0] & 1 == 1 {
-            store.served(&line.random, now);
+        assert!(store.knows(&line.name) && store.len() <= 3);
+        if let Name::Client([first, ..]) | Name::Encrypted([first, ..]) = line.name
+            && first & 1 == 1
+        {
+            store.served(&line.name, now);
         }
         store.advance(now);
         assert!(store.late.iter().all(|(r, k)| store.order.iter().any(|o| o.1 == *r && o.2 == k.serial)));
+        let encrypted = store.late.keys().filter(|name| matches!(name, Name::Encrypted(_))).count();
+        assert_eq!((store.encrypted, store.has_encrypted()), (encrypted, encrypted > 0));
         let (c, held) = store.counts();
         assert_eq!(c.known, c.used + c.expired + c.evicted + held);
     }
@@ -436,6 +475,10 @@ mod tests {
 
     fn line(label: &str, random: u8, secret_len: usize) -> String {
         format!("{label} {} {}\n", format!("{random:02x}").repeat(32), "ab".repeat(secret_len))
+    }
+
+    fn named(random: u8) -> Name {
+        Name::Client([random; 32])
     }
 
     fn parse(log: &str) -> (Vec<KeyLine>, KeyLogCounters) {
@@ -455,7 +498,14 @@ mod tests {
             ("traffic, SHA-384", line("SERVER_TRAFFIC_SECRET_0", 1, 48), [1, 0, 0]),
             ("a secret of another length", line("SERVER_TRAFFIC_SECRET_0", 1, 33), [0, 0, 1]),
             ("exporter", line("EXPORTER_SECRET", 1, 32), [0, 1, 0]),
-            ("RSA", format!("RSA {} {}", "ab".repeat(8), "ab".repeat(48)), [0, 1, 0]),
+            ("RSA", format!("RSA {} {}", "ab".repeat(8), "ab".repeat(48)), [1, 0, 0]),
+            ("RSA by a random", line("RSA", 1, 48), [0, 0, 1]),
+            ("a premaster secret of another length", format!("RSA {0} {0}", "ab".repeat(8)), [0, 0, 1]),
+            (
+                "a random of 8 bytes",
+                format!("CLIENT_RANDOM {} {}", "ab".repeat(8), "ab".repeat(48)),
+                [0, 0, 1],
+            ),
             ("comment and empty lines", "# Comment\n\n  \r\n".into(), [0, 0, 0]),
             ("CRLF and no line end", line("CLIENT_RANDOM", 1, 48).replace('\n', "\r"), [1, 0, 0]),
             ("lower case label", line("client_random", 1, 48), [0, 0, 1]),
@@ -483,7 +533,7 @@ mod tests {
             let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
             log.as_bytes().chunks(piece).for_each(|b| parser.push(b, &mut lines));
             assert_eq!(lines.len(), 2, "pieces of {piece}");
-            assert_eq!((lines[0].random, lines[1].random), ([1; 32], [2; 32]));
+            assert!((lines[0].name, lines[1].name) == (named(1), named(2)));
         }
     }
 
@@ -494,7 +544,7 @@ mod tests {
             parse(&line("CLIENT_RANDOM", random, 48)).0.iter().for_each(|l| store.add(l, Timestamp::ZERO));
         }
         assert_eq!(
-            (store.knows(&[1; 32]), store.knows(&[2; 32]), store.knows(&[3; 32])),
+            (store.knows(&named(1)), store.knows(&named(2)), store.knows(&named(3))),
             (false, true, true)
         );
         assert_eq!((store.len(), store.evicted()), (2, 1));
@@ -511,9 +561,9 @@ mod tests {
         tell(&mut store, 2, Timestamp::ZERO);
         store.advance(at(0));
         tell(&mut store, 3, at(30));
-        let known = |store: &KeyStore| [1, 2, 3].map(|random| store.knows(&[random; 32]));
-        store.served(&[1; 32], at(30));
-        store.served(&[1; 32], at(31));
+        let known = |store: &KeyStore| [1, 2, 3].map(|random| store.knows(&named(random)));
+        store.served(&named(1), at(30));
+        store.served(&named(1), at(31));
         store.advance(at(30));
         assert_eq!(known(&store), [true; 3], "a copy of the connection may need them, too");
         store.advance(at(31));
@@ -539,10 +589,10 @@ mod tests {
         for l in parse(&line("CLIENT_HANDSHAKE_TRAFFIC_SECRET", 1, 32)).0 {
             store.add(&l, Timestamp::ZERO);
         }
-        let found = store.get(&[1; 32]);
+        let found = store.get(&named(1));
         assert!(found.get(Label::ClientTraffic).is_some() && found.get(Label::ClientHandshake).is_some());
         assert!(found.get(Label::Master).is_none());
-        assert!(store.knows(&[1; 32]) && !store.knows(&[2; 32]));
+        assert!(store.knows(&named(1)) && !store.knows(&named(2)));
     }
 
     #[test]

@@ -150,9 +150,8 @@ impl Tls {
     /// Waits for secrets.
     fn wait(&mut self, http: &mut Http, flow: &FlowInfo, now: Timestamp, out: &mut Vec<Transaction>) {
         if let Decrypts::Here(mut inside) = std::mem::replace(&mut self.inside, Decrypts::Not) {
-            let Some(random) = inside.random() else { return inside.close(http, flow, now, out) };
             inside.settle(&mut self.context, &self.facts);
-            self.inside = Decrypts::Away(http.wait(inside, random, flow, now, out));
+            self.inside = Decrypts::Away(http.wait(inside, flow, now, out));
         }
     }
 

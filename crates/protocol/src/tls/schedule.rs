@@ -1,6 +1,6 @@
 //! Key schedules: from secrets to record keys (RFC 5246 §5 and §6.3, RFC 8446 §7).
 
-use ring::hmac;
+use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::keys::Secret;
@@ -17,6 +17,13 @@ impl Hash {
         match self {
             Self::Sha256 => hmac::HMAC_SHA256,
             Self::Sha384 => hmac::HMAC_SHA384,
+        }
+    }
+
+    fn digest(self) -> &'static digest::Algorithm {
+        match self {
+            Self::Sha256 => &digest::SHA256,
+            Self::Sha384 => &digest::SHA384,
         }
     }
 
@@ -96,6 +103,8 @@ impl Mac {
 pub(crate) struct Suite {
     pub(crate) cipher: Cipher,
     pub(crate) hash: Hash,
+    /// The client sends a premaster secret that is encrypted with the server's RSA key.
+    pub(crate) rsa: bool,
 }
 
 impl Suite {
@@ -135,7 +144,9 @@ impl Suite {
             }
             (false, _) => return None,
         };
-        Some(Self { cipher, hash })
+        let rsa = matches!(id, 0x002f | 0x0035 | 0x003c | 0x003d | 0x009c | 0x009d)
+            || matches!(id, 0xc09c | 0xc09d | 0xc0a0 | 0xc0a1);
+        Some(Self { cipher, hash, rsa })
     }
 }
 
@@ -153,6 +164,31 @@ fn prf(hash: Hash, secret: &[u8], seed: &[&[u8]], out: &mut [u8]) {
         piece.copy_from_slice(&sign(a.as_ref()).as_ref()[..piece.len()]);
         a = hmac::sign(&key, a.as_ref());
     }
+}
+
+/// What a master secret is made of beside the premaster secret.
+pub(crate) enum Seed<'a> {
+    /// The randoms of client and server (RFC 5246 §8.1).
+    Randoms(&'a [u8; 32], &'a [u8; 32]),
+    /// The handshake messages up to the client's key exchange, in parts (RFC 7627 §4).
+    Messages([&'a [u8]; 3]),
+}
+
+/// Derives the master secret of TLS 1.2.
+pub(crate) fn master_secret(hash: Hash, premaster: &Secret, seed: Seed<'_>) -> Secret {
+    let mut master = Zeroizing::new([0; 48]);
+    match seed {
+        Seed::Randoms(client, server) => {
+            prf(hash, premaster.bytes(), &[b"master secret", client, server], &mut master[..]);
+        }
+        Seed::Messages(parts) => {
+            let mut messages = digest::Context::new(hash.digest());
+            parts.iter().for_each(|part| messages.update(part));
+            let messages = messages.finish();
+            prf(hash, premaster.bytes(), &[b"extended master secret", messages.as_ref()], &mut master[..]);
+        }
+    }
+    Secret::new(&master[..])
 }
 
 /// The write keys of one side of a TLS 1.2 connection.

@@ -18,7 +18,7 @@ use offpath_types::{Chunk, Direction, FlowInfo, Timestamp, Transaction};
 
 use super::decrypt::{DecryptCounters, Status};
 use super::inside::Inside;
-use super::keys::{KeyLine, Random};
+use super::keys::{KeyLine, Want};
 use crate::stage::Http;
 
 /// Bounds of waiting for secrets; each with its policy.
@@ -49,8 +49,8 @@ struct Entry {
     inside: Box<Inside>,
     flow: FlowInfo,
     shard: usize,
-    /// What it waits for: the secrets of this connection, up to a time.
-    random: Random,
+    /// What it waits for: any of these secrets, up to a time.
+    wants: [Option<Want>; 2],
     until: Timestamp,
     /// Bytes that it is charged with.
     charge: usize,
@@ -70,12 +70,13 @@ struct Queue {
 }
 
 /// All connections that have left their flows.
-// Invariant: `by_random` and the `Queue::due` name every entry that waits and no other; `Queue::held` is the sum of their
-// charges. Sets, since clients choose their randoms: any number of connections may have the same.
+// Invariant: `by_want` and the `Queue::due` name every entry that waits and no other; `Queue::held` is the sum of their
+// charges. Sets, since clients choose their randoms: any number of connections may have the same. By secret, so that
+// each line of a key log wakes only those that go on with it.
 #[derive(Default)]
 pub(super) struct Waiting {
     entries: HashMap<Ticket, Entry>,
-    by_random: BTreeSet<(Random, Ticket)>,
+    by_want: BTreeSet<(Want, Ticket)>,
     shards: Vec<Queue>,
     next: Ticket,
 }
@@ -98,10 +99,11 @@ impl Waiting {
     /// Puts one in that waits.
     fn put(&mut self, ticket: Ticket, mut entry: Entry) {
         entry.charge = CONNECTION_BYTES + entry.inside.held();
+        entry.wants = entry.inside.wants();
         let queue = self.queue(entry.shard);
         queue.held += entry.charge;
         queue.due.insert((entry.until, ticket));
-        self.by_random.insert((entry.random, ticket));
+        self.by_want.extend(entry.wants.iter().flatten().map(|want| (*want, ticket)));
         self.entries.insert(ticket, entry);
     }
 
@@ -112,14 +114,16 @@ impl Waiting {
         let queue = self.queue(entry.shard);
         queue.held -= entry.charge;
         queue.due.remove(&(entry.until, ticket));
-        self.by_random.remove(&(entry.random, ticket));
+        for want in entry.wants.iter().flatten() {
+            self.by_want.remove(&(*want, ticket));
+        }
         Some(entry)
     }
 
-    /// Returns those that wait for secrets of this connection.
-    fn named(&self, random: &Random) -> Vec<Ticket> {
-        let range = (*random, Ticket::MIN)..=(*random, Ticket::MAX);
-        self.by_random.range(range).map(|(_, ticket)| *ticket).collect()
+    /// Returns those that wait for this secret.
+    fn that_want(&self, want: Want) -> Vec<Ticket> {
+        let range = (want, Ticket::MIN)..=(want, Ticket::MAX);
+        self.by_want.range(range).map(|(_, ticket)| *ticket).collect()
     }
 
     /// Returns the connection of `shard` that has waited longest, and when it gives up.
@@ -175,13 +179,8 @@ impl Http {
         for line in lines {
             self.decryption.keys.add(line, now);
         }
-        let mut before = None;
-        for random in lines.iter().map(KeyLine::random) {
-            // Lines of a connection stand together.
-            if before.replace(random) == Some(random) {
-                continue;
-            }
-            for ticket in self.decryption.waiting.named(random) {
+        for told in lines.iter().map(KeyLine::told) {
+            for ticket in self.decryption.waiting.that_want(told) {
                 self.go_on(ticket, now, out);
             }
         }
@@ -208,17 +207,17 @@ impl Http {
         }
     }
 
-    /// Takes in a connection that wants a secret, of what `random` names.
+    /// Takes in a connection that wants a secret.
     pub(super) fn wait(
         &mut self,
         inside: Box<Inside>,
-        random: Random,
         flow: &FlowInfo,
         now: Timestamp,
         out: &mut Vec<Transaction>,
     ) -> Ticket {
         let (shard, until) = (self.shard(), now.plus_nanos(self.config.decryption.wait_nanos));
-        let entry = Entry { inside, flow: *flow, shard, random, until, charge: 0, waits: true, over: false };
+        let (flow, wants) = (*flow, [None; 2]);
+        let entry = Entry { inside, flow, shard, wants, until, charge: 0, waits: true, over: false };
         self.decryption.counters.waits_total += 1;
         let ticket = self.decryption.waiting.add(entry);
         self.make_room(ticket, shard, now, out);
@@ -265,8 +264,6 @@ impl Http {
         self.select(entry.shard);
         let status = entry.inside.resume(self, &entry.flow, now, out);
         if status == Status::WantsKeys {
-            // Where keys were agreed upon anew, it waits for others than before.
-            entry.random = entry.inside.random().unwrap_or(entry.random);
             self.decryption.waiting.put(ticket, entry);
         } else {
             self.decryption.counters.waits_served_total += 1;

@@ -5,7 +5,7 @@ use offpath_types::Direction;
 use super::half::{Half, Phase, Place};
 use super::messages::Messages;
 use super::{Connection, Early, Env, Stop, Turn, Why, open_in_place};
-use crate::tls::keys::{Label, Secret};
+use crate::tls::keys::{Label, Name, Secret};
 use crate::tls::record::{HEADER, Header, Opened, Opener};
 use crate::tls::schedule::side_keys;
 
@@ -36,8 +36,16 @@ impl Connection {
     pub(super) fn drop_secrets(&mut self) {
         let has = |h: &Half| h.place == Place::Lost || h.phase == Phase::Traffic && h.opener.is_some();
         if self.halves.iter().all(has) {
-            self.secrets = None;
-            self.served = self.random();
+            self.serve();
+        }
+    }
+
+    /// Drops secrets, and what more would come of: nothing more is needed of a key log.
+    pub(super) fn serve(&mut self) {
+        self.secrets = None;
+        self.served = self.names();
+        if let Some(handshake) = &mut self.handshake {
+            handshake.exchange.forget();
         }
     }
 
@@ -62,19 +70,31 @@ impl Connection {
         Ok(Opener::tls13(suite, &secret).map(|opener| (opener, secret)))
     }
 
-    /// Looks a secret up.
-    pub(super) fn secret(&mut self, env: &Env<'_>, label: Label) -> Result<Option<Secret>, Stop> {
-        let Some(handshake) = &self.handshake else { return Ok(None) };
+    /// Returns a secret, if it is known by now.
+    fn known(&mut self, env: &Env<'_>, label: Label) -> Option<Secret> {
+        let handshake = self.handshake.as_ref()?;
         let secrets = self.secrets.get_or_insert_default();
         if secrets.get(label).is_none() {
-            secrets.merge(&env.keys.get(&handshake.client_random));
+            secrets.merge(&env.keys.get(&Name::Client(handshake.client_random)));
         }
-        match secrets.get(label) {
-            Some(secret) => Ok(Some(secret.clone())),
-            // Written before the others, so it will not come alone.
-            None if env.wait && label != Label::ClientEarly => Err(Stop::Keys),
-            None => Ok(None),
+        if label == Label::Master
+            && secrets.get(label).is_none()
+            && let Some(master) = handshake.master(env)
+        {
+            secrets.set(label, master);
         }
+        secrets.get(label).cloned()
+    }
+
+    /// Returns a secret; `Err` where it is worth waiting for.
+    pub(super) fn secret(&mut self, env: &Env<'_>, label: Label) -> Result<Option<Secret>, Stop> {
+        let known = self.known(env, label);
+        // Early data's is written before the others, so it will not come alone.
+        if known.is_none() && env.wait && self.handshake.is_some() && label != Label::ClientEarly {
+            self.missing = Some(label);
+            return Err(Stop::Keys);
+        }
+        Ok(known)
     }
 
     /// Opens a record of a handshake under the key of its phase, or of a later one: what stands between may be lost,
@@ -133,6 +153,9 @@ impl Connection {
         if self.tls13.is_none() || agreed.is_none() {
             return Ok(Turn::Wait);
         }
+        if self.exchange_may_come(dir, client) && self.known(env, Label::Master).is_none() {
+            return Ok(Turn::Wait);
+        }
         let Some(opener) = self.opener12(env, dir, client)? else {
             return Err(Stop::GivenUp(Why::NoSecrets));
         };
@@ -141,7 +164,8 @@ impl Connection {
         half.opener = Some(Box::new(opener));
         half.messages = Messages::default();
         self.drop_secrets();
-        Ok(Turn::Next)
+        // The other one may have waited for what a key exchange did not show.
+        Ok(Turn::Unlocked)
     }
 
     /// Makes the opener of `dir` for the handshake in progress of TLS 1.2.

@@ -2,9 +2,10 @@
 
 use offpath_types::Direction;
 
+use super::exchange::Exchange;
 use super::half::Phase;
-use super::{Connection, Early, Env, Handshake, MESSAGE_BYTES_MAX, Stop, Turn, Why};
-use crate::tls::keys::Random;
+use super::{Connection, Early, Env, Handshake, MESSAGE_BYTES_MAX, Stop, TRANSCRIPT_BYTES_MAX, Turn, Why};
+use crate::tls::keys::{Name, Random};
 use crate::tls::record::Opener;
 use crate::tls::schedule::{Suite, next_secret};
 
@@ -16,12 +17,16 @@ pub(super) struct Messages {
     pub(super) skip: usize,
     /// Bytes were lost: nothing can be found until keys change.
     pub(super) broken: bool,
+    /// All messages since a hello, as long as they may be needed.
+    pub(super) transcript: Option<Vec<u8>>,
 }
 
 pub(in crate::tls) const CLIENT_HELLO: u8 = 1;
 pub(in crate::tls) const SERVER_HELLO: u8 = 2;
 pub(in crate::tls) const END_OF_EARLY_DATA: u8 = 5;
 pub(in crate::tls) const ENCRYPTED_EXTENSIONS: u8 = 8;
+const SERVER_HELLO_DONE: u8 = 14;
+const CLIENT_KEY_EXCHANGE: u8 = 16;
 pub(in crate::tls) const FINISHED: u8 = 20;
 pub(in crate::tls) const KEY_UPDATE: u8 = 24;
 
@@ -30,13 +35,38 @@ impl Messages {
         self.buf.is_empty() && self.skip == 0
     }
 
-    /// Bytes of the message in progress.
+    /// Bytes of the message in progress, and of those that are kept.
     pub(super) fn held(&self) -> usize {
-        self.buf.len()
+        self.buf.len() + self.transcript.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Keeps all messages from this one on, the one that was taken last.
+    fn keep_from(&mut self, kind: u8, body: &[u8]) {
+        let [_, a, b, c] = (body.len() as u32).to_be_bytes();
+        self.transcript = Some(Vec::new());
+        self.keep(&[kind, a, b, c]);
+        self.keep(body);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if let Some(kept) = &mut self.transcript {
+            if kept.len() + bytes.len() > TRANSCRIPT_BYTES_MAX {
+                self.transcript = None;
+            } else {
+                kept.extend_from_slice(bytes);
+            }
+        }
     }
 
     /// Takes bytes off `content` and returns the message that they complete; its body is empty where nobody wants it.
     pub(super) fn next(&mut self, content: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
+        let before = *content;
+        let message = self.step(content);
+        self.keep(&before[..before.len() - content.len()]);
+        message
+    }
+
+    fn step(&mut self, content: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
         loop {
             let skipped = self.skip.min(content.len());
             *content = &content[skipped..];
@@ -49,7 +79,8 @@ impl Messages {
             *content = &content[header..];
             let [kind, a, b, c, ..] = self.buf[..] else { return None };
             let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            let wanted = matches!(kind, CLIENT_HELLO | SERVER_HELLO | ENCRYPTED_EXTENSIONS);
+            let wanted =
+                matches!(kind, CLIENT_HELLO | SERVER_HELLO | ENCRYPTED_EXTENSIONS | CLIENT_KEY_EXCHANGE);
             if !wanted || len > MESSAGE_BYTES_MAX {
                 self.buf.clear();
                 self.skip = len;
@@ -125,8 +156,11 @@ impl Connection {
                     suite: None,
                     encrypt_then_mac: false,
                     early,
+                    exchange: Exchange::new(4 + body.len()),
                 });
-                if !env.wait && !env.keys.knows(&hello.random) {
+                if env.wait || env.keys.has_encrypted() {
+                    self.halves[dir.index()].messages.keep_from(kind, body);
+                } else if !env.keys.knows(&Name::Client(hello.random)) {
                     return Err(Stop::GivenUp(Why::NoSecrets));
                 }
                 Ok(true)
@@ -146,6 +180,17 @@ impl Connection {
                 let Some(suite) = suite else { return Err(Stop::GivenUp(Why::Unsupported)) };
                 self.tls13 = Some(tls13);
                 let Some(handshake) = &mut self.handshake else { return Err(malformed) };
+                if !env.wait && !suite.rsa && !env.keys.knows(&Name::Client(handshake.client_random)) {
+                    return Err(Stop::GivenUp(Why::NoSecrets));
+                }
+                if !suite.rsa || !hello.extended_master_secret {
+                    self.halves.iter_mut().for_each(|half| half.messages.transcript = None);
+                    handshake.exchange.forget();
+                } else if self.halves[client.index()].messages.transcript.is_some()
+                    || handshake.exchange.has_client()
+                {
+                    self.halves[dir.index()].messages.keep_from(kind, body);
+                }
                 if hello.random == RETRY {
                     handshake.early = Early::NotOffered;
                     self.retrying = true;
@@ -154,6 +199,7 @@ impl Connection {
                 handshake.server_random = Some(hello.random);
                 handshake.suite = Some(suite);
                 handshake.encrypt_then_mac = hello.encrypt_then_mac;
+                handshake.exchange.extended = hello.extended_master_secret;
                 if tls13 {
                     let offered = handshake.early != Early::NotOffered;
                     self.halves[dir.index()].enter(Phase::Handshake);
@@ -161,6 +207,20 @@ impl Connection {
                     self.halves[client.index()].enter(first);
                 } else {
                     handshake.early = Early::NotOffered;
+                }
+                Ok(true)
+            }
+            SERVER_HELLO_DONE if self.tls13 == Some(false) && self.client == Some(dir.flip()) => {
+                let kept = self.halves[dir.index()].messages.transcript.take();
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.exchange.server(kept);
+                }
+                Ok(true)
+            }
+            CLIENT_KEY_EXCHANGE if self.tls13 != Some(true) && self.client == Some(dir) => {
+                let kept = self.halves[dir.index()].messages.transcript.take();
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.exchange.client(body, kept);
                 }
                 Ok(true)
             }
@@ -204,11 +264,12 @@ pub(in crate::tls) const RETRY: Random = [
     0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 pub(super) const ENCRYPT_THEN_MAC: u16 = 22;
+pub(super) const EXTENDED_MASTER_SECRET: u16 = 23;
 pub(super) const EARLY_DATA: u16 = 42;
 pub(super) const SUPPORTED_VERSIONS: u16 = 43;
 
 /// Takes fields off the start of a message.
-pub(super) struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
@@ -264,6 +325,7 @@ pub(super) struct ServerHello {
     pub(super) suite: u16,
     pub(super) compression: u8,
     pub(super) encrypt_then_mac: bool,
+    pub(super) extended_master_secret: bool,
 }
 
 impl ServerHello {
@@ -283,6 +345,7 @@ impl ServerHello {
             suite,
             compression,
             encrypt_then_mac: extension(list, ENCRYPT_THEN_MAC).is_some(),
+            extended_master_secret: extension(list, EXTENDED_MASTER_SECRET).is_some(),
         })
     }
 }

@@ -153,7 +153,7 @@ impl Rig {
 #[test]
 fn recorded_sessions_come_out_whatever_the_cuts() {
     let all = sessions();
-    assert_eq!(all.len(), 16);
+    assert_eq!(all.len(), 18);
     for session in &all {
         for piece in [usize::MAX, 1, 2, 3, 5, 7, 64, 1000] {
             let mut rig = Rig::new(&session.keys);
@@ -582,9 +582,133 @@ fn secrets_of_a_direction_that_is_lost_are_not_kept() {
         (0..50).for_each(|_| rig.push(ToServer, &bait));
     });
     assert_eq!(rig.counters.directions_lost_total, 1);
-    assert!(rig.connection.secrets.is_some() && rig.connection.take_served().is_none());
+    assert!(rig.connection.secrets.is_some() && rig.connection.take_served().next().is_none());
     rig.push(ToClient, &st.seal(23, b"hi"));
-    assert!(rig.connection.secrets.is_none() && rig.connection.take_served().is_some());
+    assert!(rig.connection.secrets.is_none() && rig.connection.take_served().next().is_some());
     rig.push(ToClient, &st.seal(23, b" there"));
     assert_eq!(rig.finish()[1].bytes, b"hi there");
+}
+
+/// Sessions with an RSA key exchange; their key logs know the premaster secret alone.
+fn rsa_sessions() -> Vec<Session> {
+    let mut all = sessions();
+    all.retain(|session| session.keys.starts_with("RSA "));
+    for session in &mut all {
+        session.keys = session.keys.lines().take(1).collect();
+    }
+    assert_eq!(all.len(), 4);
+    all
+}
+
+#[test]
+fn premaster_secrets_open_a_connection_whoever_cuts_it() {
+    for session in rsa_sessions() {
+        let name = &session.name;
+        let whole = session.flights.iter().map(|(_, bytes)| bytes.len()).max().unwrap();
+        for piece in [1, 7, 64, 1000, whole] {
+            let mut rig = Rig::new(&session.keys);
+            for (dir, bytes) in &session.flights {
+                bytes.chunks(piece).for_each(|bytes| rig.push(*dir, bytes));
+            }
+            let [requests, responses] = rig.finish();
+            assert_eq!((&requests.bytes, &responses.bytes), (&want(ToServer), &want(ToClient)), "{name}");
+            assert_eq!((rig.counters.bytes_unopened_total, rig.counters.records_failed_total), (0, 0));
+        }
+        // Of a mirror that swaps directions: whatever keeps each in its order.
+        for order in [[0, 2, 1, 3], [1, 0, 2, 3], [0, 1, 3, 2], [1, 0, 3, 2], [1, 3, 0, 2]] {
+            let mut rig = Rig::new(&session.keys);
+            let first = order.map(|n| &session.flights[n]);
+            first.into_iter().chain(&session.flights[4..]).for_each(|(dir, bytes)| rig.push(*dir, bytes));
+            let [requests, responses] = rig.finish();
+            let texts = [requests, responses].map(|got| String::from_utf8_lossy(&got.bytes));
+            assert_eq!(texts, [ToServer, ToClient].map(|d| String::from_utf8(want(d)).unwrap()), "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn without_what_the_key_exchange_needs_a_connection_is_given_up() {
+    for session in rsa_sessions() {
+        let extended = !session.name.contains("without extended");
+        // Flight 2 is the client's certificate, key exchange, CCS and Finished: the last two are these bytes.
+        let (_, bytes) = &session.flights[2];
+        let ccs = bytes.windows(6).position(|w| w == [CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]).unwrap();
+        type Change<'a> = &'a dyn Fn(&mut Rig, usize, Direction, &[u8]);
+        let cases: [(&str, bool, Change<'_>); 5] = [
+            ("no key exchange, as in a session that is resumed", false, &|rig, n, dir, bytes| {
+                rig.push(dir, if n == 2 { &bytes[ccs..] } else { bytes });
+            }),
+            ("a hole in it", false, &|rig, n, dir, bytes| match n {
+                2 => {
+                    rig.push(dir, &bytes[..20]);
+                    rig.gap(dir, 10);
+                    rig.push(dir, &bytes[30..]);
+                }
+                _ => rig.push(dir, bytes),
+            }),
+            ("a hole in the server's certificate", !extended, &|rig, n, dir, bytes| match n {
+                1 => {
+                    rig.push(dir, &bytes[..200]);
+                    rig.gap(dir, 10);
+                    rig.push(dir, &bytes[210..]);
+                }
+                _ => rig.push(dir, bytes),
+            }),
+            ("more messages than are kept", !extended, &|rig, n, dir, bytes| {
+                rig.push(dir, bytes);
+                if n == 0 {
+                    rig.push(dir.flip(), &plain(HANDSHAKE, &[0, 0, 0, 0]));
+                    (0..5).for_each(|_| rig.push(dir, &plain(HANDSHAKE, &message(30, &[0; 15_000]))));
+                    assert!(rig.connection.buffered() <= 2 * TRANSCRIPT_BYTES_MAX);
+                }
+            }),
+            ("the encrypted one does not fit its length", false, &|rig, n, dir, bytes| {
+                let mut bytes = bytes.to_vec();
+                if n == 2 {
+                    let exchange = bytes.windows(4).position(|w| w == [16, 0, 1, 2]).unwrap();
+                    bytes[exchange + 4] = 9;
+                }
+                rig.push(dir, &bytes);
+            }),
+        ];
+        for (name, opens, change) in cases {
+            let mut rig = Rig::new(&session.keys);
+            for (n, (dir, bytes)) in session.flights.iter().enumerate() {
+                change(&mut rig, n, *dir, bytes);
+            }
+            let name = format!("{}: {name}", session.name);
+            assert_eq!(rig.status == Status::Going, opens, "{name}");
+            assert_eq!(rig.counters.connections_without_secrets_total, u64::from(!opens), "{name}");
+            assert_eq!((rig.connection.buffered(), rig.connection.secrets.is_some()), (0, false), "{name}");
+            rig.finish();
+        }
+    }
+}
+
+#[test]
+fn premaster_secrets_may_come_late() {
+    for session in rsa_sessions() {
+        let (mut parser, mut lines) = (KeyLogParser::default(), Vec::new());
+        parser.push(format!("{}\n", session.keys).as_bytes(), &mut lines);
+        let mut rig = Rig::new("");
+        rig.wait = true;
+        let mut waits = 0;
+        for (dir, bytes) in &session.flights {
+            rig.push(*dir, bytes);
+            if rig.status == Status::WantsKeys {
+                waits += 1;
+                let [Some((Name::Client(_), Label::Master)), Some(second)] = rig.connection.wants() else {
+                    panic!("{}", session.name);
+                };
+                assert!(second == lines[0].told());
+                rig.keys.add(&lines[0], Timestamp::ZERO);
+                rig.run(|c, env, out| c.resume(env, out));
+                assert_eq!(rig.status, Status::Going);
+            }
+        }
+        assert_eq!((waits, rig.connection.buffered()), (1, 0));
+        let served: Vec<_> = rig.connection.take_served().collect();
+        assert!(served.contains(&lines[0].told().0) && served.len() == 2, "both names");
+        assert_eq!(rig.finish()[0].bytes, want(ToServer));
+    }
 }

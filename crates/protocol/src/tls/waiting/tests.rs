@@ -4,7 +4,7 @@ use offpath_types::{EndReason, Envelope, FlowKey, Host, IdentityKey, Peer, Tunne
 
 use super::super::decrypt::FINISHED;
 use super::super::fuzz::{Sealer, client_hello, message, plain, sealed_keys, server_hello};
-use super::super::keys::{KeyLimits, KeyLogParser, KeyStore};
+use super::super::keys::{KeyLimits, KeyLogParser, KeyStore, Label};
 use super::*;
 use crate::{ProtocolConfig, Session};
 
@@ -103,11 +103,13 @@ impl Rig {
         let held: usize = waits().map(|(_, e)| e.charge).sum();
         assert_eq!(waiting.shards.iter().map(|q| q.held).sum::<usize>(), held);
         assert!(held <= self.http.config.decryption.wait_bytes_max);
-        assert_eq!((waiting.by_random.len(), waiting.count()), (waits().count(), waits().count()));
+        let wants = |e: &Entry| e.wants.into_iter().flatten();
+        let wanted: usize = waits().map(|(_, e)| wants(e).count()).sum();
+        assert_eq!((waiting.by_want.len(), waiting.count()), (wanted, waits().count()));
         for (ticket, e) in waits() {
-            assert!(waiting.by_random.contains(&(e.random, *ticket)));
+            assert!(wants(e).all(|want| waiting.by_want.contains(&(want, *ticket))));
             assert!(waiting.shards[e.shard].due.contains(&(e.until, *ticket)));
-            assert_eq!(e.inside.random(), Some(e.random), "what it waits for");
+            assert!(e.inside.wants() == e.wants && e.wants[0].is_some(), "what it waits for");
         }
     }
 
@@ -206,6 +208,25 @@ fn a_connection_that_agrees_upon_keys_anew_waits_for_those() {
 }
 
 #[test]
+fn a_line_wakes_those_alone_that_go_on_with_it() {
+    // Clients choose their randoms, so they may share one that many lines name.
+    let mut rig = Rig::new(limits());
+    talk()[..3].iter().for_each(|(dir, bytes)| rig.push(*dir, bytes));
+    let name = lines()[0].told().0;
+    let waiting = |rig: &Rig| {
+        let waits = &rig.http.decryption.waiting;
+        [Label::Master, Label::ServerHandshake, Label::ClientTraffic]
+            .map(|l| waits.that_want((name, l)).len())
+    };
+    assert_eq!(waiting(&rig), [0, 1, 0]);
+    rig.keys(&lines()[2..3]);
+    assert_eq!((waiting(&rig), rig.http.decrypt_counters().waits_served_total), ([0; 3], 1));
+    talk()[3..5].iter().for_each(|(dir, bytes)| rig.push(*dir, bytes));
+    rig.keys(&lines()[1..2]);
+    assert_eq!(waiting(&rig), [0, 0, 1], "of the secrets of one connection, one after the other");
+}
+
+#[test]
 fn what_does_not_come_in_time_leaves_the_connection_closed() {
     let talk = talk();
     for over in [false, true] {
@@ -220,7 +241,7 @@ fn what_does_not_come_in_time_leaves_the_connection_closed() {
         rig.http.advance(Timestamp::from_parts(1005, 3_000_000), &mut rig.out);
         let c = rig.http.decrypt_counters();
         assert_eq!((c.waits_held, c.waits_expired_total, c.connections_without_secrets_total), (0, 1, 1));
-        assert!(rig.http.decryption.waiting.by_random.is_empty());
+        assert!(rig.http.decryption.waiting.by_want.is_empty());
         rig.keys(&lines());
         let (got, c) = rig.finish();
         assert_eq!((got.len(), c.waits_total, c.known_held), (0, 1, 1), "too late");
