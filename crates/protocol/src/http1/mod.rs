@@ -7,6 +7,7 @@
 
 mod engine;
 mod framing;
+mod lanes;
 mod pairing;
 mod parse;
 mod proxy;

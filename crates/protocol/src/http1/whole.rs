@@ -7,7 +7,8 @@
 
 use offpath_types::HttpVersion;
 
-use super::framing::FramingFields;
+use super::framing::{FramingFields, trim_ows};
+use super::lanes::{self, Controls};
 use super::parse::{HEADERS_CAP, Head, Headers, StartLine, is_odd_in_target};
 use super::sniff;
 use crate::head::Header;
@@ -15,7 +16,7 @@ use crate::head::Header;
 /// Parses a well-formed request head at the start of `bytes`; returns it with its length.
 ///
 /// `None` where it is unfinished, has more than `headers_max` fields or is not well formed. Cost: each byte of the
-/// head is looked at once or twice; nothing past the head is.
+/// head is looked at once or twice, and less than a block past it.
 pub(super) fn request<'a>(
     bytes: &'a [u8],
     headers_max: usize,
@@ -27,20 +28,19 @@ pub(super) fn request<'a>(
     if !sniff::is_known_method(method) {
         return None;
     }
-    let rest = &bytes[method.len() + 1..];
-    // A space is a control character to `plain`, so that this ends the target.
-    let target = &rest[..plain::<b' '>(rest)?];
+    let mut controls = Controls::new(bytes);
+    let line_end = controls.next(bytes, method.len() + 1)?;
+    let line = &bytes[method.len() + 1..line_end];
+    let (version, target) = if let Some(target) = line.strip_suffix(b" HTTP/1.1") {
+        (HttpVersion::V11, target)
+    } else {
+        (HttpVersion::V10, line.strip_suffix(b" HTTP/1.0")?)
+    };
     if target.is_empty() || target.iter().fold(false, |odd, b| odd | is_odd_in_target(*b)) {
         return None;
     }
-    let rest = &rest[target.len()..];
-    let (version, rest) = if let Some(rest) = rest.strip_prefix(b" HTTP/1.1\r\n") {
-        (HttpVersion::V11, rest)
-    } else {
-        (HttpVersion::V10, rest.strip_prefix(b" HTTP/1.0\r\n")?)
-    };
     let mut framing = FramingFields::default();
-    let rest = fields(rest, headers_max, headers, &mut framing)?;
+    let rest = fields(bytes, line_end, &mut controls, headers_max, headers, &mut framing)?;
     framing.finish(version == HttpVersion::V10);
     Some((Head { start: StartLine::Request { method, target }, version, framing }, bytes.len() - rest.len()))
 }
@@ -58,88 +58,60 @@ pub(super) fn response<'a>(
     };
     let [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', rest @ ..] = rest else { return None };
     let status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
-    let rest = rest[text(rest)?..].strip_prefix(b"\r\n")?;
+    let mut controls = Controls::new(bytes);
+    let line_end = text_end(&mut controls, bytes, bytes.len() - rest.len())?;
     let mut framing = FramingFields::default();
-    let rest = fields(rest, headers_max, headers, &mut framing)?;
+    let rest = fields(bytes, line_end, &mut controls, headers_max, headers, &mut framing)?;
     framing.finish(version == HttpVersion::V10);
     Some((Head { start: StartLine::Response { status }, version, framing }, bytes.len() - rest.len()))
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-/// The top bit of each byte.
-const TOPS: u64 = ONES << 7;
 /// Longest method looked at; registered ones are shorter.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// Takes header lines up to and with the blank line off `rest`.
+/// Reads the header lines behind the start line, which ends at `line_end`; returns what follows the blank line.
 #[inline]
 fn fields<'a>(
-    mut rest: &'a [u8],
+    bytes: &'a [u8],
+    line_end: usize,
+    controls: &mut Controls,
     headers_max: usize,
     headers: &mut Headers<'a>,
     framing: &mut FramingFields,
 ) -> Option<&'a [u8]> {
     let room = headers_max.min(HEADERS_CAP);
+    let mut at = line_end;
     loop {
-        if let [b'\r', after @ ..] = rest {
-            return after.strip_prefix(b"\n");
+        let [b'\r', b'\n', line @ ..] = &bytes[at..] else { return None };
+        let name_len = token(line)?;
+        if name_len == 0 {
+            // The blank line, or, where this one is continued (obs-fold), none of this parser's.
+            return line.strip_prefix(b"\r\n");
         }
-        let name_len = token(rest)?;
-        if name_len == 0 || rest[name_len] != b':' || headers.len() >= room {
+        let (name, after) = line.split_at(name_len);
+        if after[0] != b':' || headers.len() >= room {
             return None;
         }
-        let (name, mut after) = rest.split_at(name_len);
         // The colon, and as a rule one space.
-        after = &after[1..];
-        while let [b' ' | b'\t', next @ ..] = after {
-            after = next;
+        let start = bytes.len() - after.len() + if let [_, b' ', ..] = after { 2 } else { 1 };
+        at = text_end(controls, bytes, start)?;
+        let mut value = &bytes[start..at];
+        if let [0..=b' ', ..] | [.., 0..=b' '] = value {
+            value = trim_ows(value);
         }
-        let len = text(after)?;
-        let (mut value, ends) = after.split_at(len);
-        rest = ends.strip_prefix(b"\r\n")?;
-        if let Some(b' ' | b'\t') = rest.first() {
-            // Goes on in the next line (obs-fold).
-            return None;
-        }
-        while let [before @ .., b' ' | b'\t'] = value {
-            value = before;
-        }
-        if matches!(name_len, 14 | 17) {
+        // Of this length there are many names, and one of them is Content-Length or Transfer-Encoding.
+        if matches!((name_len, name[0]), (14, b'C' | b'c') | (17, b'T' | b't')) {
             framing.note(name, value, false);
         }
         headers.push(Header { name, value });
     }
 }
 
-/// Length of the run of token characters that `bytes` begins with; `None` where it does not end.
-///
-/// Letters and dashes, which is what nearly all names consist of, eight at a time: seven bits of each byte are moved up
-/// to where the top bit says on which side of a bound they are, so that no byte touches another.
+/// Returns where the run of text at `from` ends: no control character but the tab. `None` where it does not end.
 #[inline]
-fn token(bytes: &[u8]) -> Option<usize> {
-    let (words, _) = bytes.as_chunks::<8>();
-    let mut from = words.len() * 8;
-    for (number, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let low = word & !TOPS;
-        let lower = low | (ONES * 0x20);
-        let letter = (lower + ONES * (0x80 - b'a' as u64)) & !(lower + ONES * (0x7f - b'z' as u64));
-        let not_dash = (low ^ (ONES * b'-' as u64)) + ONES * 0x7f;
-        let others = (!letter & not_dash | word) & TOPS;
-        if others != 0 {
-            from = number * 8 + others.trailing_zeros() as usize / 8;
-            break;
-        }
-    }
-    bytes.get(from..)?.iter().position(|b| !TOKEN[usize::from(*b)]).map(|at| from + at)
-}
-
-/// Length of the run of text that `bytes` begins with: no control character but the tab. `None` where it does not end.
-#[inline]
-fn text(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
+fn text_end(controls: &mut Controls, bytes: &[u8], mut from: usize) -> Option<usize> {
     loop {
-        let at = from + plain::<0x1f>(bytes.get(from..)?)?;
+        let at = controls.next(bytes, from)?;
         if bytes[at] != b'\t' {
             return Some(at);
         }
@@ -147,26 +119,21 @@ fn text(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Length of the run of bytes above `LAST` (below 0x20 inclusive, or the space) that are no DEL.
+/// Length of the run of token characters that `bytes` begins with; `None` where it does not end.
 ///
-/// Eight bytes at a time: subtracting `LAST + 1` from each borrows into the top bit of the first one that is smaller;
-/// what a borrow then makes of the bytes above it does not matter, as the first is taken.
+/// Letters and dashes, which is what nearly all names consist of, many at a time.
 #[inline]
-fn plain<const LAST: u8>(bytes: &[u8]) -> Option<usize> {
-    let floor = ONES * (LAST as u64 + 1);
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (number, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let below = word.wrapping_sub(floor) & !word;
-        let del = word ^ (ONES * 0x7f);
-        let del = del.wrapping_sub(ONES) & !del;
-        let hits = (below | del) & TOPS;
-        if hits != 0 {
-            return Some(number * 8 + hits.trailing_zeros() as usize / 8);
+fn token(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(part) = bytes[from..].first_chunk() {
+        let others = lanes::part_others(*part);
+        if others != 0 {
+            from += others.trailing_zeros() as usize;
+            break;
         }
+        from += lanes::PART;
     }
-    let ends = |b: &u8| *b <= LAST || *b == 0x7f;
-    tail.iter().position(ends).map(|at| words.len() * 8 + at)
+    bytes[from..].iter().position(|b| !TOKEN[usize::from(*b)]).map(|at| from + at)
 }
 
 /// Which bytes are token characters (RFC 9110 §5.6.2).
@@ -283,23 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_end_a_run_wherever_they_stand() {
+    fn a_token_ends_wherever_something_else_stands() {
         for len in 0..40 {
             for at in 0..len {
                 for byte in 0..=255u8 {
                     let mut bytes = vec![b'x'; len];
                     bytes[at] = byte;
-                    let control = byte < 0x20 || byte == 0x7f;
-                    assert_eq!(plain::<0x1f>(&bytes), control.then_some(at), "{len} {at} {byte}");
-                    assert_eq!(
-                        plain::<b' '>(&bytes),
-                        (control || byte == b' ').then_some(at),
-                        "{len} {at} {byte}"
-                    );
                     let other = !sniff::is_token(byte);
                     assert_eq!(token(&bytes), other.then_some(at), "{len} {at} {byte}");
-                    let ends = control && byte != b'\t';
-                    assert_eq!(text(&bytes), ends.then_some(at), "{len} {at} {byte}");
                 }
             }
         }
