@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use offpath_types::{Chunk, EndReason, Side, Timestamp};
 
 use crate::conn::{
-    BASED, BYPASS, CONFLICT, Conn, Dir, END_GIVEN, ENDED, FIN_ACKED, MIDSTREAM, NO_FIN, RESET, SEEN, SOFT,
+    BASED, BYPASS, CONFLICT, Conn, Dir, END_GIVEN, ENDED, FIN_ACKED, FIN_REACHED, MIDSTREAM, NO_FIN, RESET,
+    SEEN, SOFT,
 };
 use crate::hold::{Acked, Fresh, Held, Hold, SEGMENT_OVERHEAD};
 use crate::slab::{NONE, Slab};
@@ -106,8 +107,9 @@ impl Run<'_> {
 pub(crate) enum Accepted {
     /// This connection's; it is accounted for.
     Ours,
-    /// Of a connection that took over the 5-tuple without a SYN being seen; not accounted for.
-    Successor,
+    /// Of a connection that took over the 5-tuple without a SYN being seen, with its client where that is known; not
+    /// accounted for.
+    Successor(Option<Side>),
 }
 
 enum Window {
@@ -157,7 +159,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         self.find_base(side, run);
         match self.window(side, run) {
             Window::Inside => {}
-            Window::Successor => return Accepted::Successor,
+            Window::Successor => return Accepted::Successor(None),
             Window::Outside => {
                 let counters = &mut self.core.counters;
                 if run.bytes.is_empty() {
@@ -186,6 +188,11 @@ impl<S: StreamSink> Assembly<'_, S> {
         let dir = self.conn.dir_mut(side);
 
         if dir.has(ENDED) {
+            if old == 0 && !bytes.is_empty() && self.ended_unheard(side) {
+                self.core.counters.flows_revived_total += 1;
+                return Accepted::Successor(Some(side));
+            }
+            let counters = &mut self.core.counters;
             if bytes.is_empty() {
                 count_used_up(counters, run);
             } else {
@@ -196,8 +203,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         }
         if dir.fin_off != NO_FIN && end > dir.fin_off && start < end {
             // The sender itself shows that its FIN was none. Believing the FIN would hide the bytes.
-            dir.fin_off = NO_FIN;
-            counters.fins_contradicted_total += 1;
+            withdraw_fin(dir, counters);
         }
         if dir.has(BYPASS) {
             if run.bytes.is_empty() {
@@ -294,18 +300,32 @@ impl<S: StreamSink> Assembly<'_, S> {
             }
             return;
         }
-        if dir.has(BYPASS) {
-            advance(dir, ahead as u64);
+        if dir.has(FIN_REACHED) && ahead == 1 {
+            dir.flags |= FIN_ACKED;
+            self.settle(side, now);
             return;
         }
-        let upto = (next_off + ahead as u64).min(dir.fin_off);
+        if dir.has(BYPASS) {
+            advance(dir, ahead as u64);
+            if dir.has(FIN_REACHED) {
+                withdraw_fin(dir, &mut self.core.counters);
+            }
+            return;
+        }
+        let upto = next_off + ahead as u64;
         // One past the end is a FIN that the mirror lost as well as a byte: no gap is made of it, unless
         // bytes beyond show the hole.
         if ahead == 1 && dir.hold == NONE {
             dir.flags |= FIN_ACKED;
             return;
         }
-        if upto <= next_off {
+        let beyond_fin = upto > dir.fin_off.saturating_add(1);
+        if beyond_fin && side == self.conn.info.client_side {
+            // The server has taken more than ends with that FIN, so it never took the FIN.
+            withdraw_fin(self.conn.dir_mut(side), &mut self.core.counters);
+        }
+        let dir = self.conn.dir(side);
+        if upto.min(dir.fin_off) <= next_off {
             return;
         }
         if let Some(hold) = self.ensure_hold(side) {
@@ -337,6 +357,10 @@ impl<S: StreamSink> Assembly<'_, S> {
             if dir.has(ENDED) {
                 continue;
             }
+            if dir.has(FIN_REACHED) {
+                self.end(s, EndReason::Fin, now);
+                continue;
+            }
             dir.flags |= RESET;
             let reach = if dir.has(BYPASS) { 0 } else { reach };
             if dir.hold != NONE || reach > dir.next_off {
@@ -358,10 +382,16 @@ impl<S: StreamSink> Assembly<'_, S> {
             return;
         }
         let client = self.conn.info.client_side;
-        for side in [client, client.flip()] {
-            while self.hold(side).is_some_and(|h| h.due <= now) {
-                self.give_up_next(side, not_before);
-            }
+        loop {
+            let due = |side| self.hold(side).filter(|h| h.is_timed() && h.due <= now).map(|h| h.due);
+            // The earlier first: the end of one direction may end the other.
+            let side = match (due(client), due(client.flip())) {
+                (None, None) => return,
+                (Some(own), Some(other)) if own <= other => client,
+                (Some(_), None) => client,
+                _ => client.flip(),
+            };
+            self.give_up_next(side, not_before);
         }
     }
 
@@ -406,9 +436,7 @@ impl<S: StreamSink> Assembly<'_, S> {
                 continue;
             }
             self.core.counters.holes_ended_total += self.flush(side, now);
-            let dir = self.conn.dir(side);
-            if !dir.has(ENDED) {
-                let reason = if dir.next_off >= dir.fin_off { EndReason::Fin } else { reason };
+            if !self.conn.dir(side).has(ENDED) {
                 self.end(side, reason, now);
             }
         }
@@ -520,11 +548,14 @@ impl<S: StreamSink> Assembly<'_, S> {
 
     fn note_fin(&mut self, side: Side, to: i64, now: Timestamp) {
         let held_end = self.hold(side).map_or(0, Hold::last_end);
+        // The server's word; a client's is none, since it may have acknowledged what was not sent yet.
+        let from_client = side == self.conn.info.client_side;
+        let acked = self.hold(side).filter(|_| from_client).map_or(0, |hold| hold.acked.saturating_sub(1));
         let dir = self.conn.dir_mut(side);
         if dir.has(ENDED) || dir.fin_off != NO_FIN {
             return;
         }
-        if to < dir.next_off.max(held_end) as i64 {
+        if to < dir.next_off.max(held_end).max(acked) as i64 {
             self.core.counters.fins_contradicted_total += 1;
             return;
         }
@@ -656,9 +687,9 @@ impl<S: StreamSink> Assembly<'_, S> {
 
     /// Delivers everything held, with gaps for what is known to be missing; returns how many holes that were.
     fn flush(&mut self, side: Side, now: Timestamp) -> u64 {
-        let fin_off = self.conn.dir(side).fin_off;
+        let Dir { fin_off, next_off, .. } = *self.conn.dir(side);
         let Some(hold) = self.hold(side) else { return 0 };
-        let acked = hold.evidence.map_or(0, |_| hold.acked);
+        let acked = if hold.evidence.is_some() || hold.acked > next_off + 1 { hold.acked } else { 0 };
         let target = hold.last_end().max(acked);
         self.skip_to(side, if fin_off == NO_FIN { target } else { fin_off }, now)
     }
@@ -693,25 +724,32 @@ impl<S: StreamSink> Assembly<'_, S> {
     fn settle(&mut self, side: Side, now: Timestamp) {
         let dir = self.conn.dir(side);
         let (next_off, fin_off, flags) = (dir.next_off, dir.fin_off, dir.flags);
-        if flags & ENDED == 0 && next_off >= fin_off {
-            self.end(side, EndReason::Fin, now);
-            return;
-        }
         let hold_id = dir.hold;
+        if flags & ENDED == 0 && next_off >= fin_off {
+            let taken = flags & FIN_ACKED != 0 || self.hold(side).is_some_and(|h| h.acked > fin_off);
+            if taken || !self.awaits_ack(side) {
+                self.end(side, EndReason::Fin, now);
+                return;
+            }
+            self.conn.dir_mut(side).flags |= FIN_REACHED;
+        }
+        let doubted = self.doubts_acks(side);
         let Some(hold) = self.core.holds.get_mut(hold_id) else {
             if flags & (RESET | ENDED) == RESET {
                 self.end(side, EndReason::Rst, now);
             }
             return;
         };
-        let hole = !hold.held.is_empty() || fin_off != NO_FIN;
+        let hole = !hold.held.is_empty() || fin_off != NO_FIN && next_off < fin_off;
         if hole {
             hold.hole_since.get_or_insert(now);
         } else {
             hold.hole_since = None;
             hold.stalled = false;
         }
-        let acked = hold.acked.min(fin_off);
+        let shown =
+            if doubted && fin_off == NO_FIN && hold.reset.is_none() { hold.last_end() } else { fin_off };
+        let acked = hold.acked.min(shown);
         if acked > next_off + u64::from(!hole) {
             if hold.evidence.is_none_or(|e| e.upto <= next_off) {
                 hold.evidence = Some(Acked { upto: acked, since: now, segments_after: 0 });
@@ -725,8 +763,12 @@ impl<S: StreamSink> Assembly<'_, S> {
                 self.end(side, EndReason::Rst, now);
                 return;
             }
-            None if !missing => {
+            None if !missing && hold.acked <= next_off + 1 => {
+                let fin_acked = hold.acked > next_off;
                 self.drop_hold(side);
+                if fin_acked {
+                    self.conn.dir_mut(side).flags |= FIN_ACKED;
+                }
                 return;
             }
             _ => {}
@@ -739,10 +781,31 @@ impl<S: StreamSink> Assembly<'_, S> {
         if hold.due != hold.queued {
             // Kept exact, not lazy: under memory pressure the holes nearest to their deadline go first.
             hold.queued = hold.due;
-            let due = hold.due;
+            let (due, timed) = (hold.due, hold.is_timed());
             self.core.hole_wheel.remove(&mut self.core.holds, hold_id);
-            self.core.hole_wheel.insert(&mut self.core.holds, hold_id, due);
+            if timed {
+                self.core.hole_wheel.insert(&mut self.core.holds, hold_id, due);
+            }
         }
+    }
+
+    /// Tells whether the client's FIN waits for its server's word: a client can send one that only the mirror takes, to
+    /// have the rest of the connection ignored.
+    fn awaits_ack(&self, side: Side) -> bool {
+        let peer = self.conn.dir(side.flip());
+        side == self.conn.info.client_side && peer.is_seen() && !peer.has(ENDED)
+    }
+
+    /// Tells whether the client's FIN ended the direction without its server being seen at all.
+    fn ended_unheard(&self, side: Side) -> bool {
+        let (dir, peer) = (self.conn.dir(side), self.conn.dir(side.flip()));
+        side == self.conn.info.client_side && !dir.has(RESET) && !peer.is_seen() && !peer.has(ENDED)
+    }
+
+    /// Tells whether acknowledgements of what `side` sends show nothing by themselves: a client may acknowledge what its
+    /// server, which is seen, is yet to send. A gap made of that would hide the answer.
+    fn doubts_acks(&self, side: Side) -> bool {
+        side != self.conn.info.client_side && self.conn.dir(side).is_seen()
     }
 
     #[inline]
@@ -825,10 +888,15 @@ impl<S: StreamSink> Assembly<'_, S> {
         self.core.counters.bytes_dropped_after_close_total += left;
         let dir = self.conn.dir_mut(side);
         dir.flags |= ENDED;
+        let reason = if dir.next_off >= dir.fin_off { EndReason::Fin } else { reason };
         if reason == EndReason::Rst {
             dir.flags |= RESET;
         }
         self.give_end(side, reason, now);
+        if self.conn.dir(side.flip()).flags & (FIN_REACHED | ENDED) == FIN_REACHED {
+            // The server ends too, so nothing that matters can follow.
+            self.end(side.flip(), EndReason::Fin, now);
+        }
     }
 
     fn give_end(&mut self, side: Side, reason: EndReason, now: Timestamp) {
@@ -859,6 +927,13 @@ fn advance(dir: &mut Dir, by: u64) {
     dir.next_off += by;
     dir.next = dir.next.wrapping_add(by as u32);
     dir.flags &= !(FIN_ACKED | SOFT);
+}
+
+/// Forgets a FIN that its sender or receiver showed to be none.
+fn withdraw_fin(dir: &mut Dir, counters: &mut StreamCounters) {
+    dir.fin_off = NO_FIN;
+    dir.flags &= !FIN_REACHED;
+    counters.fins_contradicted_total += 1;
 }
 
 /// Counts a segment of which nothing is left after the old bytes were taken off.

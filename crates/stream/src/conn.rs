@@ -29,6 +29,8 @@ pub(crate) const RESET: u16 = 128;
 pub(crate) const FIN_ACKED: u16 = 256;
 /// Held copies of this direction's bytes differed before the sink had a state to be told of it.
 pub(crate) const CONFLICT: u16 = 512;
+/// The client's FIN is the next thing, and its server, which is seen, has not acknowledged it yet.
+pub(crate) const FIN_REACHED: u16 = 1024;
 
 /// One direction, named after its sender's side.
 ///
@@ -65,6 +67,11 @@ impl Dir {
     #[inline]
     pub(crate) const fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
+    }
+
+    /// Tells whether anything of this sender was seen, be it only the answer to a handshake.
+    pub(crate) const fn is_seen(&self) -> bool {
+        self.has(SEEN) || self.flags & (BASED | MIDSTREAM) == BASED
     }
 
     /// Returns the sequence number of offset 0.
@@ -169,7 +176,7 @@ impl<F> Conn<F> {
     #[inline]
     pub(crate) fn deadline(&self, limits: &StreamLimits) -> Timestamp {
         let [a, b] = &self.dirs;
-        let secs = if !a.has(ENDED) && !b.has(ENDED) {
+        let secs = if (a.flags | b.flags) & (ENDED | FIN_REACHED) == 0 {
             limits.established_idle_secs
         } else if (a.flags | b.flags) & FIN_ACKED != 0 {
             limits.closing_idle_secs

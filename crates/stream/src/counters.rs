@@ -109,9 +109,10 @@ offpath_types::counters! {
         segments_stray_total,
         /// RSTs whose sequence number no receiver would accept.
         resets_out_of_window_total,
-        /// Flows that went on after a RST which their receiver therefore ignored.
+        /// Flows that went on after a RST which their receiver therefore ignored, or after their client's FIN where the
+        /// server is not seen.
         flows_revived_total,
-        /// FINs that lie before bytes of the same sender; ignored.
+        /// FINs that lie before bytes of the same sender, or before what the server acknowledged; ignored.
         fins_contradicted_total,
         /// Acknowledgements too far from what was seen; ignored.
         acks_out_of_window_total,

@@ -106,6 +106,11 @@ impl Hold {
         }
     }
 
+    /// Tells whether anything is to be given up; what the client acknowledged of its server may only be remembered.
+    pub(crate) const fn is_timed(&self) -> bool {
+        self.evidence.is_some() || self.hole_since.is_some() || self.reset.is_some()
+    }
+
     /// Returns when the acknowledged bytes are given up.
     pub(crate) fn acked_due(&self, limits: &StreamLimits) -> Option<Timestamp> {
         let evidence = self.evidence?;

@@ -12,7 +12,9 @@
 ///    `hole_acked_nanos`, or only `hole_acked_min_nanos` once `hole_acked_segments` more segments of the flow
 ///    have been seen. Everything the acknowledgement covered is given up in one go. This also finds bytes that
 ///    were lost at the end of a message, where no later bytes show a hole; an acknowledgement exactly one
-///    past what was seen does not count for that: it is as well a lost FIN.
+///    past what was seen does not count for that: it is as well a lost FIN. What a client acknowledges of a server that
+///    is seen counts only up to bytes or a FIN that were seen, or at the end of the flow: it may not have been sent yet,
+///    and a gap would hide it when it comes.
 /// 2. *Old.* `hole_age_nanos` have passed since bytes behind the hole were seen; `hole_stalled_age_nanos`
 ///    where the receiver was seen asking for the hole's first byte meanwhile (the loss is on the network,
 ///    so a retransmission will come). Where none comes, what is behind the hole is dropped: the receiver has
@@ -23,6 +25,12 @@
 ///    that it overtook on the mirror have `reset_linger_nanos` left to appear.
 ///
 /// Times 1 and 2 are packet time, and the gap carries the time at which it fell due, not when that was noticed.
+///
+/// # When a direction ends
+///
+/// A server's FIN ends its direction once everything before it was seen or given up. A client's FIN does so once its
+/// server, where that is seen, acknowledged it or ends too: a client can send one that only the mirror takes. Bytes
+/// behind it that come before, and an acknowledgement of more, say that it was none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamLimits {
     /// Flows open at once, embryonic ones included.

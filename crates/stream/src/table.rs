@@ -5,7 +5,7 @@ use offpath_packet::TcpSegment;
 use offpath_types::{EndReason, FlowInfo, FlowKey, Side, Timestamp};
 
 use crate::assemble::{Accepted, Assembly, Core, Run};
-use crate::conn::{BASED, Conn, Dir, Doubt, ENDED, SEEN, SOFT};
+use crate::conn::{BASED, Conn, Dir, Doubt, ENDED, FIN_REACHED, SEEN, SOFT};
 use crate::embryo::{Early, Embryo, Phase};
 use crate::hold::SEGMENT_OVERHEAD;
 use crate::slab::{NONE, Slab};
@@ -246,10 +246,10 @@ impl<S: StreamSink> FlowTable<S> {
         if flags.rst() {
             count_reset_payload(work.core, segment);
             work.reset(side, segment.seq.0, time);
-        } else if work.accept(side, &run_of(segment)) == Accepted::Successor {
+        } else if let Accepted::Successor(client_side) = work.accept(side, &run_of(segment)) {
             self.close_conn(id, EndReason::Reused, time, sink);
             self.core.counters.flows_closed_reused_total += 1;
-            self.segment_of_nobody(hash, segment, None, sink);
+            self.segment_of_nobody(hash, segment, client_side, sink);
             return;
         }
         work.count_evidence(time);
@@ -260,7 +260,7 @@ impl<S: StreamSink> FlowTable<S> {
         }
         let [a, b] = &conn.dirs;
         let proves = !conn.proven && a.flags & b.flags & SEEN != 0 && conn.state.is_some();
-        if proves || (a.flags | b.flags) & ENDED != 0 {
+        if proves || (a.flags | b.flags) & (ENDED | FIN_REACHED) != 0 {
             self.queue_conn(id, proves);
         }
     }

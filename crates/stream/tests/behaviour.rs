@@ -211,10 +211,10 @@ fn ends() {
     s.handshake(0, 0);
     s.fin(CLIENT, 4, 1);
     s.send(CLIENT, 1, 1, b"abc");
-    assert_eq!(s.told(), "open >0:abc@0 >Fin");
+    assert_eq!(s.told(), "open >0:abc@0");
     // Half-closed: the other side goes on.
     s.send(SERVER, 1, 5, b"x");
-    assert_eq!(s.told(), "<0:x@3");
+    assert_eq!(s.told(), ">Fin <0:x@3");
     s.send(CLIENT, 5, 2, b"zz");
     assert_eq!(s.told(), "");
     assert_eq!(s.counters().bytes_dropped_after_close_total, 2);
@@ -502,7 +502,11 @@ fn a_sink_without_use_for_the_bytes() {
     s.send(CLIENT, 1, 1, b"abcd");
     s.send(CLIENT, 20, 1, b"hij");
     s.fin(CLIENT, 23, 1);
-    assert_eq!(s.told(), "open >0:abcd@0 >Fin");
+    s.ack(SERVER, 1, 29);
+    assert_eq!((s.told().as_str(), s.counters().fins_contradicted_total), ("open >0:abcd@0", 1));
+    s.fin(CLIENT, 29, 1);
+    s.ack(SERVER, 1, 30);
+    assert_eq!(s.told(), ">Fin");
     assert_eq!((s.counters().bytes_bypassed_total, s.table.held_bytes()), (6, 0));
 }
 
@@ -628,4 +632,151 @@ fn holes_that_end_with_their_flow_are_counted() {
     s.finish();
     assert_eq!((s.counters().holes_ended_total, s.counters().gaps_total), (2, 2), "{}", s.told());
     assert_eq!(s.counters().holes_reset_total + s.counters().holes_old_total, 0);
+}
+
+#[test]
+fn a_fin_that_the_server_never_takes_hides_nothing() {
+    let begin = || {
+        let mut s = Scene::new();
+        s.handshake(0, 0);
+        s.send(CLIENT, 1, 1, b"a");
+        s.ack(SERVER, 1, 2);
+        s
+    };
+    // The client goes on where the FIN stood, at once or later.
+    for pause in [0, 30_000] {
+        let mut s = begin();
+        s.fin(CLIENT, 2, 1);
+        s.idle(ms(pause));
+        s.send(CLIENT, 2, 1, b"b");
+        s.send(SERVER, 1, 3, b"x");
+        assert_eq!(s.told(), "open >0:a@0 >1:b@0 <0:x@2");
+        assert_eq!(s.counters().fins_contradicted_total, 1);
+        s.fin(CLIENT, 3, 2);
+        s.ack(SERVER, 2, 4);
+        assert_eq!(s.told(), ">Fin");
+    }
+    // What it sent was lost, and the server acknowledges it.
+    let mut s = begin();
+    s.fin(CLIENT, 2, 1);
+    s.send(SERVER, 1, 5, b"x");
+    s.idle(ms(150));
+    s.send(CLIENT, 5, 2, b"c");
+    assert_eq!(s.told(), "open >0:a@0 <0:x@4 >gap1+3 >4:c@1");
+    assert_eq!(s.counters().fins_contradicted_total, 1);
+    // The same behind a hole.
+    let mut s = begin();
+    s.fin(CLIENT, 4, 1);
+    s.send(SERVER, 1, 9, b"x");
+    s.idle(ms(150));
+    s.send(CLIENT, 9, 2, b"c");
+    assert_eq!(s.told(), "open >0:a@0 <0:x@8 >gap1+7 >8:c@1");
+
+    // What it acknowledged before counts as well.
+    let mut s = begin();
+    s.ack(SERVER, 1, 5);
+    s.fin(CLIENT, 3, 1);
+    s.idle(ms(150));
+    s.send(CLIENT, 5, 1, b"c");
+    assert_eq!(s.told(), "open >0:a@0 >gap1+3 >4:c@0");
+
+    // The server's word ends it, whichever comes first, and also where it ends without that.
+    let mut s = begin();
+    s.fin(CLIENT, 2, 1);
+    assert_eq!(s.told(), "open >0:a@0");
+    s.ack(SERVER, 1, 3);
+    assert_eq!(s.told(), ">Fin");
+    s.send(CLIENT, 2, 1, b"made up");
+    assert_eq!((s.told(), s.counters().bytes_dropped_after_close_total), (String::new(), 7));
+    let mut s = begin();
+    s.ack(SERVER, 1, 3);
+    s.fin(CLIENT, 2, 1);
+    assert_eq!(s.told(), "open >0:a@0 >Fin");
+    let mut s = begin();
+    s.ack(SERVER, 1, 5);
+    s.fin(CLIENT, 4, 1);
+    s.send(CLIENT, 2, 1, b"bc");
+    assert_eq!(s.told(), "open >0:a@0 >1:bc@0 >Fin");
+    let mut s = begin();
+    s.ack(SERVER, 1, 5);
+    s.send(CLIENT, 2, 1, b"bc");
+    s.fin(CLIENT, 4, 1);
+    assert_eq!(s.told(), "open >0:a@0 >1:bc@0 >Fin");
+    let mut s = begin();
+    s.fin(CLIENT, 2, 1);
+    s.fin(SERVER, 1, 2);
+    assert_eq!(s.told(), "open >0:a@0 <Fin >Fin close");
+    assert_eq!(s.counters().flows_closed_fin_total, 1);
+    let mut s = begin();
+    s.fin(CLIENT, 2, 1);
+    s.rst(CLIENT, 3, 1);
+    assert_eq!(s.told(), "open >0:a@0 >Fin <Rst close");
+    // Nothing more comes.
+    let mut s = begin();
+    s.fin(CLIENT, 2, 1);
+    s.idle(ms(61_500));
+    assert_eq!(s.told(), "open >0:a@0 >Fin <Expired close");
+
+    // Where the server is not seen, the FIN is believed until the client goes on.
+    let mut s = Scene::new();
+    s.segment(CLIENT, 0, None, TcpFlags::SYN, b"");
+    s.send(CLIENT, 1, 1, b"a");
+    s.fin(CLIENT, 2, 1);
+    assert_eq!(s.told(), "open >0:a@0 >Fin");
+    s.client_port = 50_000;
+    s.send(CLIENT, 2, 1, b"b");
+    assert_eq!(s.told(), "<Reused close open* >0:b@0");
+    assert_eq!(s.counters().flows_revived_total, 1);
+    s.finish();
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_hides_no_answer() {
+    // Before the server's first byte or after it; the answer takes its time.
+    for (name, first) in [("before", false), ("after", true)] {
+        let mut s = Scene::new();
+        s.handshake(0, 0);
+        s.send(CLIENT, 1, 1, b"GET");
+        let at = if first { 4 } else { 1 };
+        if first {
+            s.send(SERVER, 1, 4, b"200");
+        }
+        s.ack(CLIENT, 4, 1_000_000);
+        s.ack(SERVER, at, 4);
+        s.idle(ms(20_000));
+        for n in 0..4 {
+            s.send(SERVER, at + n, 4, b"x");
+            s.ack(CLIENT, 4, 1_000_000);
+            s.idle(ms(4_000));
+        }
+        let head = if first { "<0:200@3 " } else { "" };
+        let answers: Vec<_> = (0..4).map(|n| format!("<{}:x@3", at - 1 + n)).collect();
+        assert_eq!(s.told(), format!("open >0:GET@0 {head}{}", answers.join(" ")), "{name}");
+        // What is lost meanwhile is a gap up to what came, and no further.
+        s.send(SERVER, at + 7, 4, b"y");
+        s.idle(ms(150));
+        s.send(SERVER, at + 8, 4, b"z");
+        let lost = format!("<gap{}+3 <{}:y@3 <{}:z@3", at + 3, at + 6, at + 7);
+        assert_eq!(s.told(), lost, "{name}");
+        assert_eq!(s.counters().bytes_dropped_late_total, 0);
+        s.fin(SERVER, at + 9, 4);
+        assert_eq!(s.told(), "<Fin");
+    }
+    // What the client acknowledged and nothing came for is told at the end of the flow, or of its client.
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"GET");
+    s.ack(SERVER, 1, 4);
+    s.ack(CLIENT, 4, 101);
+    s.idle(ms(1_000));
+    assert_eq!(s.told(), "open >0:GET@0");
+    s.rst(CLIENT, 4, 101);
+    s.idle(ms(150));
+    assert_eq!(s.told(), ">Rst <gap0+100 <Rst close");
+    let mut s = Scene::new();
+    s.handshake(0, 0);
+    s.send(CLIENT, 1, 1, b"GET");
+    s.ack(CLIENT, 4, 101);
+    s.finish();
+    assert_eq!(s.told(), "open >0:GET@0 >CaptureEnd <gap0+100 <CaptureEnd close");
 }
