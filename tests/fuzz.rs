@@ -8,7 +8,7 @@ use crate::support::root;
 type Body = fn(&[u8]);
 
 /// Each target and its body.
-const TARGETS: [(&str, Body); 16] = [
+const TARGETS: [(&str, Body); 17] = [
     ("body_fields", offpath_protocol::facts::fuzz_body_fields),
     ("condition", offpath_score::fuzz_condition),
     ("config", offpath::fuzz_config),
@@ -20,6 +20,7 @@ const TARGETS: [(&str, Body); 16] = [
     ("pcap_file", offpath_capture::fuzz_pcap_file),
     ("quic_initial", offpath_protocol::fuzz_quic_initial),
     ("reassemble_ops", offpath_stream::fuzz_reassemble_ops),
+    ("sctp_packets", offpath_stream::fuzz_sctp_packets),
     ("tls_hello", offpath_protocol::fuzz_tls_hello),
     ("tls_records", offpath_protocol::fuzz_tls_records),
     ("webhook_body", offpath_enforce::fuzz_webhook_body),

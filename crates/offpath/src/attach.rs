@@ -264,9 +264,16 @@ fn capture_loop(
                 frames += 1;
                 match decoder.decode(&frame) {
                     Outcome::Tcp(segment) => {
-                        if !exchange.takes(&segment) {
+                        if !exchange.takes(segment.envelope) {
                             worker.segment(&segment);
                         } else if exchange.push(&segment) {
+                            frames = FLUSH_FRAMES;
+                        }
+                    }
+                    Outcome::Sctp(packet) => {
+                        if !exchange.takes(packet.envelope) {
+                            worker.sctp(&packet);
+                        } else if exchange.push_sctp(&packet) {
                             frames = FLUSH_FRAMES;
                         }
                     }

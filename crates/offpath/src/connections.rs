@@ -26,10 +26,13 @@ impl ConnectionWriter {
         let id = (handshake.flow_id, handshake.index);
         self.push_event(b"tls_handshake", id, (handshake.started, handshake.ended), out);
         push_peers(&handshake.flow, None, out);
-        out.extend_from_slice(match handshake.transport {
-            Transport::Tcp => b",\"network\":{\"transport\":\"tcp\",\"community_id\":\"",
-            Transport::Quic => b",\"network\":{\"transport\":\"quic\",\"community_id\":\"",
-        });
+        let transport = match handshake.transport {
+            Transport::Quic => Transport::Quic,
+            _ => Transport::of(&handshake.flow.key),
+        };
+        out.extend_from_slice(b",\"network\":{\"transport\":\"");
+        out.extend_from_slice(transport.name().as_bytes());
+        out.extend_from_slice(b"\",\"community_id\":\"");
         push_community_id(&handshake.community_id, out);
         out.push(b'"');
         push_vlans(handshake.flow.envelope, out);
@@ -49,9 +52,9 @@ impl ConnectionWriter {
         self.push_event(b"websocket", id, (websocket.started, websocket.ended), out);
         let (client, server) = (&websocket.client, &websocket.server);
         push_peers(&websocket.flow, Some([client.bytes, server.bytes]), out);
-        out.extend_from_slice(
-            b",\"network\":{\"transport\":\"tcp\",\"protocol\":\"websocket\",\"community_id\":\"",
-        );
+        out.extend_from_slice(b",\"network\":{\"transport\":\"");
+        out.extend_from_slice(Transport::of(&websocket.flow.key).name().as_bytes());
+        out.extend_from_slice(b"\",\"protocol\":\"websocket\",\"community_id\":\"");
         push_community_id(&websocket.community_id, out);
         out.push(b'"');
         push_vlans(websocket.flow.envelope, out);

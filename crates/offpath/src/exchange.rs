@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use offpath_packet::TcpSegment;
-use offpath_types::{Timestamp, counters};
+use offpath_packet::{SctpPacket, TcpSegment};
+use offpath_types::{Envelope, FlowKey, Timestamp, counters};
 
 use crate::judge::wall_now;
 use crate::segments::SegmentBatch;
@@ -50,8 +50,8 @@ const SPARE_BYTES: usize = 8 << 20;
 counters! {
     /// What was handed from one live worker to another.
     pub struct HandoverCounters {
-        /// Segments of tunnelled flows, with `capture.split_tap` of all flows, that were sent to the worker that owns the
-        /// flow.
+        /// Segments and SCTP packets of tunnelled flows, with `capture.split_tap` of all flows, that were sent to the
+        /// worker that owns the flow.
         segments_handed_over_total,
         /// Segments dropped because the owner's queue was full.
         segments_dropped_queue_full_total,
@@ -77,7 +77,7 @@ struct Waiting {
 impl Waiting {
     /// Returns the time of the next segment.
     fn time(&self) -> Option<Timestamp> {
-        Some(self.batches.front()?.get(self.next)?.1.time)
+        Some(self.batches.front()?.get(self.next)?.1.time())
     }
 }
 
@@ -150,20 +150,31 @@ impl Drop for Exchange {
 }
 
 impl Exchange {
-    /// Tells whether `segment` may belong to another worker than the one that captured it.
+    /// Tells whether what came in this envelope may belong to another worker than the one that captured it.
     #[inline]
-    pub(crate) fn takes(&self, segment: &TcpSegment<'_>) -> bool {
-        self.every_flow || segment.envelope.tunnel().is_some()
+    pub(crate) fn takes(&self, envelope: Envelope) -> bool {
+        self.every_flow || envelope.tunnel().is_some()
     }
 
     /// Copies a segment for the worker that owns its flow; tells whether it is time for a turn.
     pub(crate) fn push(&mut self, segment: &TcpSegment<'_>) -> bool {
-        let hash = segment.key.hash64(self.seed);
-        // Flow tables use the low and the top bits.
-        let owner = (hash >> 40) as usize % self.open.len();
-        let batch = &mut self.open[owner];
+        let (hash, batch) = self.owner_of(&segment.key);
         batch.push(hash, segment);
         batch.bytes_len() >= BATCH_BYTES
+    }
+
+    /// The same for an SCTP packet.
+    pub(crate) fn push_sctp(&mut self, packet: &SctpPacket<'_>) -> bool {
+        let (hash, batch) = self.owner_of(&packet.key);
+        batch.push_sctp(hash, packet);
+        batch.bytes_len() >= BATCH_BYTES
+    }
+
+    fn owner_of(&mut self, key: &FlowKey) -> (u64, &mut SegmentBatch) {
+        let hash = key.hash64(self.seed);
+        // Flow tables use the low and the top bits.
+        let owner = (hash >> 40) as usize % self.open.len();
+        (hash, &mut self.open[owner])
     }
 
     /// Sends off what was pushed, and gives `worker` what is in order from all; returns the time up to which that is.
@@ -346,7 +357,7 @@ impl Exchange {
             }
             let waiting = &mut self.waiting[from];
             if let Some((hash, segment)) = waiting.batches.front().and_then(|b| b.get(waiting.next)) {
-                worker.segment_hashed(hash, &segment);
+                worker.take_hashed(hash, &segment);
             }
             waiting.next += 1;
             if waiting.batches.front().is_some_and(|b| waiting.next >= b.len()) {
@@ -420,7 +431,7 @@ mod tests {
         fn feed(&mut self, lane: usize, (time, bytes): &(Timestamp, Vec<u8>)) {
             let frame = Frame { time: *time, link: LinkType::Ethernet, wire_len: bytes.len() as u32, bytes };
             let Outcome::Tcp(segment) = self.decoders[lane].decode(&frame) else { panic!("no TCP") };
-            if self.ends[lane].takes(&segment) {
+            if self.ends[lane].takes(segment.envelope) {
                 self.ends[lane].push(&segment);
             } else {
                 self.workers[lane].segment(&segment);

@@ -113,8 +113,9 @@ impl Ledger {
     /// Returns the equations, from the wire to the decision.
     pub(crate) fn balances(&self) -> Vec<Balance> {
         let (d, t) = (&self.decode, &self.pipeline);
-        let ShardCounters { stream: s, protocol: p, decryption: y, quic: q, facts: f, worker, .. } =
-            &self.shards;
+        let ShardCounters {
+            stream: s, sctp: x, protocol: p, decryption: y, quic: q, facts: f, worker, ..
+        } = &self.shards;
         let h = self.handover.unwrap_or_default();
         let mut list = vec![
             ("frames read = frames given to decoding", self.capture.frames_total, d.frames_total),
@@ -128,14 +129,40 @@ impl Ledger {
                     + d.frames_dropped(),
             ),
             (
-                "TCP frames = segments taken by reassembly",
-                d.frames_tcp_total,
-                s.segments_total + h.segments_dropped_queue_full_total + h.segments_dropped_owner_ended_total,
+                "TCP and SCTP frames + segments made of SCTP = taken by reassembly",
+                d.frames_tcp_total + d.frames_sctp_total + x.segments_total,
+                s.segments_total
+                    + x.packets_total
+                    + h.segments_dropped_queue_full_total
+                    + h.segments_dropped_owner_ended_total,
             ),
             (
-                "TCP payload bytes decoded = taken by reassembly",
-                d.tcp_payload_bytes_total,
-                s.payload_bytes_total + h.bytes_dropped_queue_full_total + h.bytes_dropped_owner_ended_total,
+                "TCP and SCTP payload bytes decoded + made of SCTP = taken by reassembly",
+                d.tcp_payload_bytes_total + d.sctp_payload_bytes_total + x.bytes_passed_total,
+                s.payload_bytes_total
+                    + x.packet_bytes_total
+                    + h.bytes_dropped_queue_full_total
+                    + h.bytes_dropped_owner_ended_total,
+            ),
+            (
+                "SCTP packets = taken + wrong tag + stray",
+                x.packets_total,
+                x.packets_taken_total + x.packets_wrong_tag_total + x.packets_stray_total,
+            ),
+            (
+                "SCTP data chunks = passed + held now + old + dropped",
+                x.data_chunks_total,
+                x.chunks_passed_total + x.chunks_held + x.chunks_old_total + x.chunks_dropped(),
+            ),
+            (
+                "SCTP data bytes = passed + held now + dropped",
+                x.data_bytes_total,
+                x.bytes_passed_total + x.bytes_held + x.bytes_dropped_total,
+            ),
+            (
+                "SCTP associations = held now + ended",
+                x.associations_total,
+                x.associations_held + x.associations_ended(),
             ),
             (
                 "segments = empty + delivered + held + duplicate + bypassed + dropped",
@@ -323,6 +350,7 @@ impl Ledger {
             "capture": section(&self.capture.fields()),
             "decode": section(&self.decode.fields()),
             "stream": section(&shards.stream.fields()),
+            "sctp": section(&shards.sctp.fields()),
             "protocol": section(&shards.protocol.fields()),
             "quic": section(&shards.quic.fields()),
             "keylog": section(&[&self.keys.fields()[..], &self.live_keys.fields()].concat()),

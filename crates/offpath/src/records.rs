@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use offpath_types::{EntityKind, Envelope, Host, HttpVersion, Pace, RareFacts, Span, Transaction, Verdict};
+use offpath_types::{
+    EntityKind, Envelope, Host, HttpVersion, Pace, RareFacts, Span, Transaction, Transport, Verdict,
+};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::args::Format;
@@ -77,7 +79,9 @@ impl RecordWriter {
         push_host(server.host, out);
         out.extend_from_slice(b",\"port\":");
         push_number(u64::from(server.port), out);
-        out.extend_from_slice(b"},\"network\":{\"transport\":\"tcp\",\"community_id\":\"");
+        out.extend_from_slice(b"},\"network\":{\"transport\":\"");
+        out.extend_from_slice(Transport::of(&tx.flow.key).name().as_bytes());
+        out.extend_from_slice(b"\",\"community_id\":\"");
         push_community_id(&tx.community_id, out);
         out.push(b'"');
         push_vlans(tx.flow.envelope, out);
@@ -150,7 +154,10 @@ impl RecordWriter {
         push_host(server.host, out);
         out.extend_from_slice(b",\"dest_port\":");
         push_number(u64::from(server.port), out);
-        out.extend_from_slice(b",\"proto\":\"TCP\",\"community_id\":\"");
+        out.extend_from_slice(match Transport::of(&tx.flow.key) {
+            Transport::Sctp => b",\"proto\":\"SCTP\",\"community_id\":\"",
+            _ => b",\"proto\":\"TCP\",\"community_id\":\"",
+        });
         push_community_id(&tx.community_id, out);
         out.push(b'"');
         if let Some(vlan) = tx.flow.envelope.vlan() {

@@ -107,6 +107,7 @@ fn run_inline(
                 now = frame.time;
                 match decoder.decode(&frame) {
                     Outcome::Tcp(segment) => worker.segment(&segment),
+                    Outcome::Sctp(packet) => worker.sctp(&packet),
                     Outcome::Udp(datagram) => worker.datagram(&datagram),
                     _ => {}
                 }
@@ -326,6 +327,11 @@ fn read(
                         let hash = segment.key.hash64(seed);
                         open[shard_of(hash) % workers].push(hash, &segment);
                     }
+                    Outcome::Sctp(packet) => {
+                        bytes += packet.payload.len();
+                        let hash = packet.key.hash64(seed);
+                        open[shard_of(hash) % workers].push_sctp(hash, &packet);
+                    }
                     Outcome::Udp(datagram) => {
                         bytes += datagram.payload.len();
                         let hash = datagram.key.hash64(seed);
@@ -438,7 +444,7 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
         segments.keys.iter().for_each(|lines| worker.add_keys(lines, now));
         now = segments.until;
         for (hash, segment) in segments.segments() {
-            worker.segment_hashed(hash, &segment);
+            worker.take_hashed(hash, &segment);
         }
         for (hash, datagram) in segments.datagrams() {
             worker.datagram_hashed(hash, &datagram);

@@ -2,11 +2,30 @@
 
 use std::sync::Arc;
 
-use offpath_packet::{SeqNum, TcpFlags, TcpSegment};
+use offpath_packet::{SctpPacket, SeqNum, TcpFlags, TcpSegment};
 use offpath_protocol::KeyLine;
 use offpath_types::{Datagram, Envelope, FlowKey, Side, Timestamp};
 
-/// What a segment was, without its bytes, which lie in the batch.
+/// What reassembly takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Segment<'a> {
+    /// A TCP segment.
+    Tcp(TcpSegment<'a>),
+    /// An SCTP packet.
+    Sctp(SctpPacket<'a>),
+}
+
+impl Segment<'_> {
+    /// Returns when it was captured.
+    pub(crate) fn time(&self) -> Timestamp {
+        match self {
+            Self::Tcp(segment) => segment.time,
+            Self::Sctp(packet) => packet.time,
+        }
+    }
+}
+
+/// What a segment or SCTP packet was, without its bytes, which lie in the batch.
 #[derive(Clone, Copy)]
 struct SegmentMeta {
     time: Timestamp,
@@ -14,6 +33,8 @@ struct SegmentMeta {
     /// Of the key, by the pipeline's seed.
     hash: u64,
     side: Side,
+    /// An SCTP packet, whose tag is `seq`.
+    sctp: bool,
     seq: SeqNum,
     ack: SeqNum,
     flags: TcpFlags,
@@ -62,6 +83,7 @@ impl SegmentBatch {
             key: segment.key,
             hash,
             side: segment.side,
+            sctp: false,
             seq: segment.seq,
             ack: segment.ack,
             flags: segment.flags,
@@ -71,6 +93,19 @@ impl SegmentBatch {
             start,
             len: segment.payload.len() as u32,
         });
+    }
+
+    /// Copies `packet`, whose key has this `hash`, to the end.
+    pub(crate) fn push_sctp(&mut self, hash: u64, packet: &SctpPacket<'_>) {
+        let &SctpPacket { time, key, side, tag, payload, payload_len, envelope } = packet;
+        let (seq, ack, flags) = (SeqNum(tag), SeqNum(0), TcpFlags::default());
+        self.push(
+            hash,
+            &TcpSegment { time, key, side, seq, ack, flags, window: 0, payload, payload_len, envelope },
+        );
+        if let Some(meta) = self.metas.last_mut() {
+            meta.sctp = true;
+        }
     }
 
     /// Copies `datagram`, whose key has this `hash`, to the end.
@@ -91,13 +126,13 @@ impl SegmentBatch {
         })
     }
 
-    /// Yields the segments, each with the hash of its key.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, TcpSegment<'_>)> {
+    /// Yields the segments and SCTP packets, each with the hash of its key.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, Segment<'_>)> {
         self.metas.iter().map(|m| self.segment_of(m))
     }
 
     /// Returns segment `index` with the hash of its key.
-    pub(crate) fn get(&self, index: usize) -> Option<(u64, TcpSegment<'_>)> {
+    pub(crate) fn get(&self, index: usize) -> Option<(u64, Segment<'_>)> {
         self.metas.get(index).map(|m| self.segment_of(m))
     }
 
@@ -118,8 +153,13 @@ impl SegmentBatch {
             + self.datagrams.capacity() * size_of::<DatagramMeta>()
     }
 
-    fn segment_of(&self, m: &SegmentMeta) -> (u64, TcpSegment<'_>) {
+    fn segment_of(&self, m: &SegmentMeta) -> (u64, Segment<'_>) {
         let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
+        if m.sctp {
+            let SegmentMeta { time, key, side, seq: SeqNum(tag), payload_len, envelope, .. } = *m;
+            let packet = SctpPacket { time, key, side, tag, payload, payload_len, envelope };
+            return (m.hash, Segment::Sctp(packet));
+        }
         let segment = TcpSegment {
             time: m.time,
             key: m.key,
@@ -132,7 +172,7 @@ impl SegmentBatch {
             envelope: m.envelope,
             payload,
         };
-        (m.hash, segment)
+        (m.hash, Segment::Tcp(segment))
     }
 
     /// Forgets the segments and keeps the memory.

@@ -2,18 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use offpath_packet::TcpSegment;
+use offpath_packet::{SctpPacket, TcpSegment};
 use offpath_protocol::facts::FactsCounters;
 use offpath_protocol::{
     AnomalyCounts, DecryptCounters, Http, KeyLine, KeyStore, ProtocolConfig, ProtocolCounters, Quic,
     QuicCounters, Session,
 };
-use offpath_stream::{FlowTable, StreamCounters, StreamLimits, StreamSink};
+use offpath_stream::{FlowTable, SctpCounters, SctpTable, StreamCounters, StreamLimits, StreamSink};
 use offpath_types::{
     Chunk, Connection, Datagram, Direction, FlowInfo, IdentityKey, Timestamp, Transaction, counters,
 };
 
 use crate::merge::take_before;
+use crate::segments::Segment;
 
 /// Flow tables that flows are spread over by hash, whatever the number of workers.
 ///
@@ -47,6 +48,7 @@ counters! {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardCounters {
     pub(crate) stream: StreamCounters,
+    pub(crate) sctp: SctpCounters,
     pub(crate) protocol: ProtocolCounters,
     pub(crate) quic: QuicCounters,
     pub(crate) decryption: DecryptCounters,
@@ -59,6 +61,7 @@ impl ShardCounters {
     /// Adds the counts of `other`.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.stream.merge(&other.stream);
+        self.sctp.merge(&other.sctp);
         self.protocol.merge(&other.protocol);
         self.quic.merge(&other.quic);
         self.decryption.merge(&other.decryption);
@@ -71,6 +74,8 @@ impl ShardCounters {
 /// The shards of one worker.
 pub(crate) struct Worker {
     shards: Vec<FlowTable<Sink>>,
+    /// The SCTP associations of each shard.
+    sctp: Vec<SctpTable>,
     /// Index into `shards` by shard number; `u8::MAX` for one that another worker owns.
     index_of: [u8; SHARDS],
     seed: u64,
@@ -120,6 +125,7 @@ impl Worker {
         let seed = key.seed(b"flow-hash");
         Self {
             shards: (0..count).map(|_| FlowTable::new(stream.clone(), seed)).collect(),
+            sctp: (0..count).map(|_| SctpTable::new(stream.clone())).collect(),
             index_of,
             seed,
             sink: Sink::new(protocol, key),
@@ -156,6 +162,26 @@ impl Worker {
         }
     }
 
+    /// Takes one SCTP packet of an association that one of this worker's shards owns.
+    pub(crate) fn sctp(&mut self, packet: &SctpPacket<'_>) {
+        self.take_hashed(packet.key.hash64(self.seed), &Segment::Sctp(*packet));
+    }
+
+    /// Takes what one of this worker's shards owns, where the caller knows the hash of the key by this pipeline's seed.
+    pub(crate) fn take_hashed(&mut self, hash: u64, segment: &Segment<'_>) {
+        let packet = match segment {
+            Segment::Tcp(segment) => return self.segment_hashed(hash, segment),
+            Segment::Sctp(packet) => packet,
+        };
+        let index = usize::from(self.index_of[shard_of(hash)]);
+        if let (Some(table), Some(sctp)) = (self.shards.get_mut(index), self.sctp.get_mut(index)) {
+            self.sink.http.select(index);
+            sctp.packet(hash, packet, table, &mut self.sink);
+        } else {
+            debug_assert!(false, "packet of a foreign shard");
+        }
+    }
+
     /// Takes one datagram of a flow that one of this worker's shards owns.
     pub(crate) fn datagram(&mut self, datagram: &Datagram<'_>) {
         self.datagram_hashed(datagram.key.hash64(self.seed), datagram);
@@ -178,8 +204,9 @@ impl Worker {
     ///
     /// Whoever needs the total order takes [`settled`] of `now` for `until`; `Timestamp::MAX` takes everything.
     pub(crate) fn collect(&mut self, now: Timestamp, until: Timestamp, out: &mut Vec<Transaction>) {
-        for (index, table) in self.shards.iter_mut().enumerate() {
+        for (index, (table, sctp)) in self.shards.iter_mut().zip(&mut self.sctp).enumerate() {
             self.sink.http.select(index);
+            sctp.advance(now, table, &mut self.sink);
             table.advance(now, &mut self.sink);
         }
         self.now = self.now.max(now);
@@ -215,8 +242,9 @@ impl Worker {
 
     /// Ends every flow, and what waits for secrets.
     pub(crate) fn finish(&mut self, out: &mut Vec<Transaction>) {
-        for (index, table) in self.shards.iter_mut().enumerate() {
+        for (index, (table, sctp)) in self.shards.iter_mut().zip(&mut self.sctp).enumerate() {
             self.sink.http.select(index);
+            sctp.finish(table, &mut self.sink);
             table.finish(&mut self.sink);
         }
         let now = self.now;
@@ -237,6 +265,7 @@ impl Worker {
             ..ShardCounters::default()
         };
         self.shards.iter().for_each(|table| sum.stream.merge(table.counters()));
+        self.sctp.iter().for_each(|table| sum.sctp.merge(table.counters()));
         self.quic.iter().for_each(|quic| sum.quic.merge(quic.counters()));
         sum
     }

@@ -6,8 +6,8 @@ offpath_types::counters! {
     /// What decoding counted.
     ///
     /// Every frame is in exactly one place:
-    /// `frames_total = frames_tcp_total + frames_udp_total + frames_icmp_total + frames_ip_other_total
-    /// + frames_non_ip_total + frames_fragment_held_total + frames_duplicate_total + Σ drop_*_total`.
+    /// `frames_total = frames_tcp_total + frames_sctp_total + frames_udp_total + frames_icmp_total
+    /// + frames_ip_other_total + frames_non_ip_total + frames_fragment_held_total + frames_duplicate_total + Σ drop_*_total`.
     /// A frame whose fragment completes a datagram counts as what the datagram is, not as held.
     ///
     /// Every datagram that came in fragments too: `datagrams_total = datagrams_completed_total
@@ -20,6 +20,8 @@ offpath_types::counters! {
         frames_tcp_total,
         /// Frames with a TCP segment that was captured twice: the second copy, which goes no further.
         frames_duplicate_total,
+        /// Frames that were SCTP packets, also over UDP.
+        frames_sctp_total,
         /// Frames that were UDP and no tunnel.
         frames_udp_total,
         /// Those of them that begin with a long header of QUIC version 1 or 2, or of its last drafts.
@@ -52,6 +54,8 @@ offpath_types::counters! {
         tcp_payload_bytes_total,
         /// TCP payload bytes that were on the wire and not captured.
         tcp_payload_cut_bytes_total,
+        /// Captured bytes of SCTP packets handed out, after the common header.
+        sctp_payload_bytes_total,
         /// Fragments that repeated one that was held.
         fragments_duplicate_total,
         /// Fragments that overlapped held bytes: IPv4 kept the first copy, IPv6 discarded the datagram.
@@ -99,7 +103,11 @@ impl DecodeCounters {
 
     /// Returns the frames that were decoded and are not TCP.
     pub fn frames_not_tcp(&self) -> u64 {
-        self.frames_udp_total + self.frames_icmp_total + self.frames_ip_other_total + self.frames_non_ip_total
+        self.frames_sctp_total
+            + self.frames_udp_total
+            + self.frames_icmp_total
+            + self.frames_ip_other_total
+            + self.frames_non_ip_total
     }
 
     /// Tells whether every frame is in exactly one place.

@@ -6,7 +6,7 @@ use crate::defrag::{Added, Defrag, Whole};
 use crate::duplicates::{DuplicateSearch, Duplicates, Found};
 use crate::plain;
 use crate::walk::{Context, Cursor, Fragment, Leaf, Stop, first_layer, walk};
-use crate::{DecodeCounters, DecodeError, TcpSegment};
+use crate::{DecodeCounters, DecodeError, SctpPacket, TcpSegment};
 
 /// What a decoder may use, and how it keys flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ impl Default for DecoderLimits {
 pub enum Outcome<'a> {
     /// It carries (or completes) a TCP segment.
     Tcp(TcpSegment<'a>),
+    /// It carries an SCTP packet.
+    Sctp(SctpPacket<'a>),
     /// It carries a UDP datagram that begins like QUIC.
     Udp(Datagram<'a>),
     /// It was read and carries something else.
@@ -190,6 +192,11 @@ fn conclude<'b>(counters: &mut DecodeCounters, leaf: Leaf<'b>) -> Outcome<'b> {
             counters.tcp_payload_bytes_total += captured;
             counters.tcp_payload_cut_bytes_total += u64::from(segment.payload_len).saturating_sub(captured);
             return Outcome::Tcp(segment);
+        }
+        Leaf::Sctp(packet) => {
+            counters.frames_sctp_total += 1;
+            counters.sctp_payload_bytes_total += packet.payload.len() as u64;
+            return Outcome::Sctp(packet);
         }
         Leaf::Udp(datagram) => {
             counters.frames_udp_total += 1;

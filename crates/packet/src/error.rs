@@ -51,6 +51,8 @@ pub enum Layer {
     Gtp,
     /// TCP.
     Tcp,
+    /// SCTP's common header.
+    Sctp,
 }
 
 /// What set the end of the bytes a header was read from.

@@ -35,10 +35,17 @@ pub fn fuzz_decode_frame(data: &[u8]) {
         let cut = u32::from(*high >> 7) * 100;
         let frame =
             Frame { time: Timestamp::from_parts(secs, 0), link, wire_len: bytes.len() as u32 + cut, bytes };
-        if let Outcome::Tcp(segment) = decoder.decode(&frame) {
-            assert!(segment.payload.len() as u64 <= u64::from(segment.payload_len));
-            assert!(segment.payload.len() <= 65_535 || segment.payload.len() <= bytes.len());
-            assert_eq!(segment.time, frame.time);
+        match decoder.decode(&frame) {
+            Outcome::Tcp(segment) => {
+                assert!(segment.payload.len() as u64 <= u64::from(segment.payload_len));
+                assert!(segment.payload.len() <= 65_535 || segment.payload.len() <= bytes.len());
+                assert_eq!(segment.time, frame.time);
+            }
+            Outcome::Sctp(packet) => {
+                assert!(packet.payload.len() as u64 <= u64::from(packet.payload_len));
+                assert_eq!(packet.time, frame.time);
+            }
+            _ => {}
         }
         assert!(decoder.defrag_held_bytes() <= LIMITS.defrag_bytes_max);
         assert!(decoder.datagrams_open() <= LIMITS.defrag_datagrams_max);

@@ -2,7 +2,7 @@
 //!
 //! Lengths come from the IP header, bounded by the captured bytes: padding is not payload. Checksums are
 //! not looked at: on a host that offloads them, the captured ones are wrong.
-//! Sources: RFC 791, RFC 8200, RFC 4302 (AH), RFC 9293.
+//! Sources: RFC 791, RFC 8200, RFC 4302 (AH), RFC 9293, RFC 9260.
 
 use etherparse::err::{ipv4, ipv6, tcp};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
@@ -10,10 +10,12 @@ use offpath_types::{Datagram, FlowKey, Peer, TunnelId, TunnelKind};
 
 use crate::duplicates::Found;
 use crate::walk::{Context, Cursor, Ends, Next, Step, Stop};
-use crate::{DecodeError, Layer, LengthSource, SeqNum, TcpFlags, TcpSegment, tunnel};
+use crate::{DecodeError, Layer, LengthSource, SctpPacket, SeqNum, TcpFlags, TcpSegment, tunnel};
 
 /// Protocol number of TCP.
 pub(crate) const TCP: u8 = 6;
+/// Protocol number of SCTP.
+pub(crate) const SCTP: u8 = 132;
 
 /// Tells IPv4 and IPv6 apart by the version.
 pub(crate) fn either<'b>(c: &mut Cursor<'b>) -> Step<'b> {
@@ -163,6 +165,23 @@ pub(crate) fn tcp<'b>(
     };
     let options = bytes.get(20..header_len).unwrap_or_default();
     Ok(Found { segment, options, ip_id: c.ip_id })
+}
+
+/// Reads the common header of an SCTP packet (RFC 9260 §3.1).
+#[cold]
+pub(crate) fn sctp<'b>(
+    context: &Context,
+    c: &mut Cursor<'b>,
+    ends: Ends<'_>,
+) -> Result<SctpPacket<'b>, DecodeError> {
+    let header = c.take::<12>(Layer::Sctp)?;
+    let at = |i: usize| u16::from_be_bytes([header[i], header[i + 1]]);
+    let (src, dst) = ends.hosts();
+    let (key, side) =
+        FlowKey::new(Peer { host: src, port: at(0) }, Peer { host: dst, port: at(2) }, TunnelId(c.tunnel));
+    let tag = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let (payload, payload_len) = (c.bytes, c.wire_len());
+    Ok(SctpPacket { time: context.time, key, side, tag, payload, payload_len, envelope: c.envelope })
 }
 
 /// Makes the datagram whose payload `c` is at.

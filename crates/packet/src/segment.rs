@@ -123,6 +123,25 @@ pub struct TcpSegment<'a> {
     pub envelope: Envelope,
 }
 
+/// One SCTP packet, borrowed likewise.
+#[derive(Clone, Copy, Debug)]
+pub struct SctpPacket<'a> {
+    /// When the carrying frame was captured.
+    pub time: Timestamp,
+    /// The association, by its innermost addresses.
+    pub key: FlowKey,
+    /// Which of the key's peers sent it.
+    pub side: Side,
+    /// The verification tag: names the association to its receiver.
+    pub tag: u32,
+    /// Captured bytes after the common header: chunks.
+    pub payload: &'a [u8],
+    /// How many those were on the wire; never less than `payload.len()`.
+    pub payload_len: u32,
+    /// VLAN tags and tunnel that it came in.
+    pub envelope: Envelope,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

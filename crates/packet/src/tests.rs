@@ -26,7 +26,7 @@ fn decode(decoder: &mut Decoder, frame: &Frame<'_>) -> Got {
             assert_eq!(s.time, frame.time);
             Got::Tcp { key: s.key, side: s.side, payload: s.payload.to_vec(), payload_len: s.payload_len }
         }
-        Outcome::NotTcp | Outcome::Udp(_) => Got::NotTcp,
+        Outcome::NotTcp | Outcome::Udp(_) | Outcome::Sctp(_) => Got::NotTcp,
         Outcome::FragmentHeld => Got::Held,
         Outcome::Duplicate => panic!("a copy"),
         Outcome::Undecodable(error) => Got::Error(error),
@@ -908,6 +908,55 @@ proptest! {
             last = decode(&mut decoder, &frame(LinkType::Ethernet, bytes));
         }
         flow("last", &last);
+    }
+}
+
+#[test]
+fn sctp_packets_are_handed_out_also_over_udp() {
+    let common = [0x80, 0x44, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0];
+    let data = [0, 3, 0, 18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'h', b'i', 0, 0];
+    let sctp = [&common[..], &data].concat();
+    let packet = |protocol: u8, payload: &[u8]| {
+        let len = 20 + payload.len() as u8;
+        let ip = [0x45, 0, 0, len, 0, 0, 0, 0, 64, protocol, 0, 0, 192, 0, 2, 1, 203, 0, 113, 1];
+        [&ip[..], payload].concat()
+    };
+    let udp = |src: u16, dst: u16, payload: &[u8]| {
+        let len = 8 + payload.len() as u16;
+        packet(17, &[&[src, dst, len, 0].map(u16::to_be_bytes).concat(), payload].concat())
+    };
+    let mut far = sctp.clone();
+    far[14] = 0xff;
+    for (name, bytes, cut, taken) in [
+        ("over IP", packet(132, &sctp), 0, Some(20)),
+        ("cut", packet(132, &sctp), 10, Some(10)),
+        ("header only", packet(132, &common), 0, Some(0)),
+        ("header cut", packet(132, &common), 1, None),
+        ("to the port of encapsulation", udp(50_000, 9899, &sctp), 0, Some(20)),
+        ("from it", udp(9899, 50_000, &sctp), 0, Some(20)),
+        ("another UDP port", udp(50_000, 9898, &sctp), 0, None),
+        ("something else on it", udp(50_000, 9899, b"GET / HTTP/1.1\r\n\r\n"), 0, None),
+        ("a chunk that does not fit", udp(50_000, 9899, &far), 0, None),
+        ("too short", udp(50_000, 9899, &sctp[..15]), 0, None),
+    ] {
+        let (time, wire_len) = (Timestamp::from_nanos(7), bytes.len() as u32);
+        let captured = &bytes[..bytes.len() - cut];
+        let frame = Frame { time, link: LinkType::Raw, wire_len, bytes: captured };
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        match decoder.decode(&frame) {
+            Outcome::Sctp(packet) => {
+                assert_eq!(Some(packet.payload.len()), taken, "{name}");
+                assert_eq!(packet.payload_len as usize, packet.payload.len() + cut, "{name}");
+                assert_eq!((packet.tag, packet.time), (0x0102_0304, time), "{name}");
+                let ports = [packet.side, packet.side.flip()].map(|side| packet.key.peer(side).port);
+                assert_eq!(ports, [0x8044, 80], "the inner ports: {name}");
+            }
+            other => assert!(taken.is_none(), "{name}: {other:?}"),
+        }
+        let counters = decoder.counters();
+        assert_eq!(counters.frames_sctp_total, u64::from(taken.is_some()), "{name}");
+        assert_eq!(counters.sctp_payload_bytes_total, taken.unwrap_or(0) as u64, "{name}");
+        assert!(counters.is_balanced(), "{name}");
     }
 }
 

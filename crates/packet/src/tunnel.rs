@@ -2,7 +2,7 @@
 //!
 //! Sources: RFC 3032 and 4385 (MPLS), RFC 8300 (NSH), RFC 2784, 2890, 1701 and 2637 (GRE),
 //! draft-foschiano-erspan-03, RFC 3378 (EtherIP), RFC 7348 (VXLAN), draft-ietf-nvo3-vxlan-gpe,
-//! RFC 8926 (GENEVE), RFC 8086 (GRE in UDP), 3GPP TS 29.281 (GTP-U), RFC 4380 (Teredo).
+//! RFC 8926 (GENEVE), RFC 8086 (GRE in UDP), RFC 6951 (SCTP in UDP), 3GPP TS 29.281 (GTP-U), RFC 4380 (Teredo).
 //!
 //! A UDP port is only a hint: a payload that does not look like the port's tunnel is left as UDP. Once the
 //! tunnel header is accepted, what is wrong inside it is an error like anywhere else.
@@ -10,7 +10,7 @@
 use offpath_types::TunnelKind;
 
 use crate::walk::{Context, Cursor, Ends, IdKind, Next, Step, Stop};
-use crate::{Layer, LengthSource, link};
+use crate::{Layer, LengthSource, ip, link};
 
 const fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
@@ -219,6 +219,10 @@ pub(crate) fn udp<'b>(context: &Context, c: &mut Cursor<'b>, ends: Ends<'b>) -> 
         c.bound_to(len.saturating_sub(8), LengthSource::Udp);
     }
     let inner = match dst {
+        // SCTP in UDP (RFC 6951 §5.3); answers come from the port.
+        _ if (src == 9899 || dst == 9899) && looks_like_sctp(c) => {
+            return Ok(Next::Transport { number: ip::SCTP, ends });
+        }
         // GRE in UDP (RFC 8086): as strict as the others about what is accepted, then plain GRE.
         4754 if matches!(c.bytes, [flags, version, ..] if flags & 0x4f == 0 && *version == 0) => {
             return gre(context, c);
@@ -268,6 +272,14 @@ pub(crate) fn vxlan_or_gpe(c: &mut Cursor<'_>) -> Option<Next<'static>> {
 fn begins_like_quic(bytes: &[u8]) -> bool {
     matches!(*bytes, [first, a, b, c, d, ..]
         if first & 0xc0 == 0xc0 && matches!([a, b, c, d], [0, 0, 0, 1] | [0x6b, 0x33, 0x43, 0xcf] | [0xff, 0, 0, 0x1d..=0x20]))
+}
+
+/// Tells whether a datagram may be an SCTP packet: two ports, and a first chunk of a basic type that fits (RFC 9260 §3).
+#[cold]
+fn looks_like_sctp(c: &Cursor<'_>) -> bool {
+    matches!(*c.bytes, [a, b, x, y, _, _, _, _, _, _, _, _, 0..=14 | 64 | 128..=132 | 192, _, high, low, ..]
+        if be16(a, b) != 0 && be16(x, y) != 0
+            && (4..=c.wire_len().saturating_sub(12)).contains(&u32::from(be16(high, low))))
 }
 
 /// Consumes and returns the next `N` bytes where there are as many.

@@ -7,7 +7,7 @@
 use offpath_types::{Datagram, Envelope, Host, LinkType, Timestamp, TunnelKind};
 
 use crate::duplicates::Found;
-use crate::{DecodeError, Layer, LengthSource, ip, link, radio, tunnel};
+use crate::{DecodeError, Layer, LengthSource, SctpPacket, ip, link, radio, tunnel};
 
 /// What a walk needs to know besides the bytes.
 #[derive(Clone, Copy)]
@@ -220,6 +220,7 @@ pub(crate) enum Next<'b> {
 /// What a walk ended at.
 pub(crate) enum Leaf<'b> {
     Tcp(Found<'b>),
+    Sctp(SctpPacket<'b>),
     Udp(Datagram<'b>),
     Fragment(Fragment<'b>),
     Other(Stop<'b>),
@@ -313,6 +314,12 @@ pub(crate) fn walk<'b>(context: &Context, mut cursor: Cursor<'b>, mut next: Next
             Next::Transport { number: ip::TCP, ends } => {
                 return match ip::tcp(context, c, ends) {
                     Ok(found) => Leaf::Tcp(found),
+                    Err(error) => Leaf::Other(Stop::Error(error)),
+                };
+            }
+            Next::Transport { number: ip::SCTP, ends } => {
+                return match ip::sctp(context, c, ends) {
+                    Ok(packet) => Leaf::Sctp(packet),
                     Err(error) => Leaf::Other(Stop::Error(error)),
                 };
             }

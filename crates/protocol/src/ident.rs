@@ -13,9 +13,9 @@ pub(crate) struct FlowNames {
 }
 
 impl FlowNames {
-    /// Names a TCP flow.
+    /// Names a flow that reassembly made.
     pub(crate) fn new(flow: &FlowInfo) -> Self {
-        Self::of(flow, Transport::Tcp)
+        Self::of(flow, Transport::of(&flow.key))
     }
 
     /// Names a flow.
@@ -28,8 +28,10 @@ impl FlowNames {
         }
         h.update(&flow.key.tunnel().0.to_be_bytes());
         h.update(&flow.opened.as_nanos().to_be_bytes());
-        if transport == Transport::Quic {
-            h.update(b"udp");
+        match (transport, flow.key.stream()) {
+            (Transport::Tcp, _) => {}
+            (Transport::Quic, _) => drop(h.update(b"udp")),
+            (Transport::Sctp, stream) => drop(h.update(b"sctp").update(&stream.unwrap_or(0).to_be_bytes())),
         }
         let mut id = [0; 8];
         id.copy_from_slice(&h.finalize().as_bytes()[..8]);
@@ -43,6 +45,7 @@ fn community_id(low: Peer, high: Peer, transport: Transport) -> [u8; 20] {
     let protocol = match transport {
         Transport::Tcp => 6,
         Transport::Quic => 17,
+        Transport::Sctp => 132,
     };
     let mut h = Sha1::new();
     h.update([0, 0]);
@@ -83,5 +86,24 @@ mod tests {
         assert_eq!(hex, "2d053da9994af81e45dca0e67afea6e4f3226eb8");
         let later = FlowInfo { opened: Timestamp::from_nanos(1), ..flow };
         assert_ne!(FlowNames::new(&flow).flow_id, FlowNames::new(&later).flow_id);
+    }
+
+    #[test]
+    fn streams_of_an_association_share_its_community_id_and_nothing_else() {
+        // From the specification's baseline: 192.168.170.8:7 > 192.168.170.56:80 over SCTP.
+        let client = Peer { host: Host::from_v4([192, 168, 170, 8]), port: 7 };
+        let server = Peer { host: Host::from_v4([192, 168, 170, 56]), port: 80 };
+        let (key, client_side) = FlowKey::new(client, server, TunnelId(0));
+        let names = [key, key.with_stream(0), key.with_stream(1)].map(|key| {
+            let (opened, envelope) = (Timestamp::ZERO, Default::default());
+            FlowNames::new(&FlowInfo { key, client_side, opened, midstream: false, envelope })
+        });
+        let [tcp, first, second] = names;
+        let hex: String = first.community_id.iter().map(|b| format!("{b:02x}")).collect();
+        // base64 "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="
+        assert_eq!(hex, "8d0802c5b92efa9346c3c58f6c473f4d2fee4e94");
+        assert_eq!(first.community_id, second.community_id);
+        assert_ne!(tcp.community_id, first.community_id);
+        assert!(tcp.flow_id != first.flow_id && first.flow_id != second.flow_id);
     }
 }

@@ -50,6 +50,14 @@ pub struct StreamLimits {
     /// Bytes that the whole table holds, 64 counted per held segment beside its payload; at the bound the
     /// holes nearest to their deadline are given up, whichever flow they are in.
     pub held_bytes_max: u64,
+    /// SCTP associations known at once; at the bound the one nearest to its deadline is forgotten: half-open ones
+    /// first, then the least recently active. Its streams end; what follows joins in the middle.
+    pub sctp_associations_max: u32,
+    /// Streams of one SCTP association that become flows; the chunks of further ones are dropped.
+    pub sctp_streams_max: u32,
+    /// Bytes that all SCTP associations hold behind missing chunks, 64 counted per chunk beside its payload; at the
+    /// bound the direction that came last gives up its first hole. The two limits per direction hold as well.
+    pub sctp_held_bytes_max: u64,
     /// Furthest start of a believable segment after the next expected byte, in bytes. Beyond, a segment is
     /// dropped (`out_of_window`), unless the receiver acknowledged data that near, or three consecutive
     /// segments agree on the new position and the other side was never seen.
@@ -94,6 +102,9 @@ impl Default for StreamLimits {
             held_bytes_per_direction_max: 2 << 20,
             held_segments_per_direction_max: 1024,
             held_bytes_max: 16 << 20,
+            sctp_associations_max: 1024,
+            sctp_streams_max: 64,
+            sctp_held_bytes_max: 2 << 20,
             // Linux' and most others' largest automatic receive window is 6 to 16 MiB.
             window_ahead_max: 16 << 20,
             // The largest window that scaling can announce (RFC 7323 §2.2).

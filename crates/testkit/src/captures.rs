@@ -26,6 +26,7 @@ use Direction::{ToClient, ToServer};
 
 mod inventory;
 mod mirrors;
+mod sctp;
 mod tls;
 mod tunnels;
 
@@ -119,6 +120,7 @@ pub fn all() -> Result<Vec<Capture>, DialogueError> {
     captures.extend(logins());
     captures.extend(bodies::all());
     captures.extend(http2::all());
+    captures.extend(sctp::all());
     Ok(captures)
 }
 

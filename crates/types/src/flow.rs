@@ -87,7 +87,7 @@ impl fmt::Debug for Host {
 pub struct Peer {
     /// Its address.
     pub host: Host,
-    /// Its TCP port.
+    /// Its TCP, UDP or SCTP port.
     pub port: u16,
 }
 
@@ -116,13 +116,15 @@ impl Side {
     }
 }
 
-/// A TCP 5-tuple and its address plan, the same for both directions.
+/// A 5-tuple and its address plan, the same for both directions; of SCTP also the stream.
 // Invariant: `low <= high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     low: Peer,
     high: Peer,
     tunnel: TunnelId,
+    /// Lies where padding would.
+    stream: Option<u16>,
 }
 
 impl FlowKey {
@@ -132,10 +134,21 @@ impl FlowKey {
         // The order of `Peer`, on integers: this runs once per packet.
         let order = |peer: &Peer| (u128::from_be_bytes(peer.host.0), peer.port);
         if order(&src) <= order(&dst) {
-            (Self { low: src, high: dst, tunnel }, Side::Low)
+            (Self { low: src, high: dst, tunnel, stream: None }, Side::Low)
         } else {
-            (Self { low: dst, high: src, tunnel }, Side::High)
+            (Self { low: dst, high: src, tunnel, stream: None }, Side::High)
         }
+    }
+
+    /// Makes the key of one stream of the SCTP association that `self` stands for.
+    #[must_use]
+    pub const fn with_stream(self, stream: u16) -> Self {
+        Self { stream: Some(stream), ..self }
+    }
+
+    /// Returns the SCTP stream; `None` for whole 5-tuples, and so for TCP.
+    pub const fn stream(&self) -> Option<u16> {
+        self.stream
     }
 
     /// Returns one of the two peers.
@@ -151,7 +164,7 @@ impl FlowKey {
         self.tunnel
     }
 
-    /// Returns a seeded 64-bit hash, the same for both directions.
+    /// Returns a seeded 64-bit hash, the same for both directions and for all streams of an SCTP association.
     ///
     /// Decides which shard owns the flow. `seed` is secret, so that a peer cannot choose its shard.
     /// Mixing is the 128-bit folded multiply of wyhash (Wang Yi, 2019).
@@ -249,6 +262,16 @@ mod tests {
                 assert_eq!(k2.peer(s2), b);
             }
         }
+    }
+
+    #[test]
+    fn streams_of_an_association_are_flows_of_their_own_in_one_shard() {
+        let (key, _) = FlowKey::new(peer(1, 40000), peer(2, 80), TunnelId(7));
+        let streams = [key, key.with_stream(0), key.with_stream(1), key.with_stream(u16::MAX)];
+        assert_eq!(streams.map(|k| k.stream()), [None, Some(0), Some(1), Some(u16::MAX)]);
+        assert!(streams.is_sorted_by(|a, b| a < b));
+        assert!(streams.iter().all(|k| k.hash64(3) == key.hash64(3)));
+        assert_eq!(size_of::<FlowKey>(), 48, "the stream costs nothing");
     }
 
     #[test]

@@ -110,13 +110,31 @@ impl TlsFacts {
     }
 }
 
-/// What carries a handshake.
+/// What carries a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
-    /// TLS over TCP.
+    /// TCP.
     Tcp,
     /// QUIC over UDP.
     Quic,
+    /// A stream of an SCTP association.
+    Sctp,
+}
+
+impl Transport {
+    /// Returns what carries a flow that reassembly made.
+    pub const fn of(key: &FlowKey) -> Self {
+        if key.stream().is_some() { Self::Sctp } else { Self::Tcp }
+    }
+
+    /// Returns the name that records have for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::Sctp => "sctp",
+        }
+    }
 }
 
 /// How far a handshake was seen when it was handed on.

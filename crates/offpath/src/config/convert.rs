@@ -251,6 +251,10 @@ impl Config {
             held_bytes_per_direction_max: s.held_bytes_per_direction_max,
             held_segments_per_direction_max: s.held_segments_per_direction_max,
             held_bytes_max: (s.held_bytes_max / u64::from(n)).max(1),
+            // Rare beside TCP: shares of its limits.
+            sctp_associations_max: (s.flows_max / 128 / n).max(1),
+            sctp_streams_max: StreamLimits::default().sctp_streams_max,
+            sctp_held_bytes_max: (s.held_bytes_max / 8 / u64::from(n)).max(1),
             hole_acked_nanos: s.hole_acked_ms.saturating_mul(MS),
             hole_acked_min_nanos: s.hole_acked_min_ms.saturating_mul(MS),
             hole_acked_segments: s.hole_acked_segments,
