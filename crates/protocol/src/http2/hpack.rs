@@ -23,6 +23,7 @@
 //! first, and join the unseen ones. So that bound costs knowledge, never correctness.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::huffman;
 use super::static_table::{STATIC_TABLE, StaticEntry};
@@ -46,6 +47,9 @@ const ENTRY_OVERHEAD: u64 = 32;
 const BLOCK_BYTES_MAX: usize = 64 << 20;
 /// Memory that is not worth giving back.
 const SLACK_BYTES: usize = 1024;
+/// Longest name that is copied for each entry that takes it over from an earlier one, two bytes on the wire. Entries
+/// share longer ones.
+const NAME_COPY_BYTES_MAX: u32 = 128;
 
 /// What the peer did that ends the decoding of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +84,9 @@ pub(crate) struct BlockOutcome {
 /// HPACK state of one direction.
 //
 // Invariants: `entries` are the newest insertions, oldest in front, their texts in `texts` in the same
-// order without anything between; `size_min` is the sum of their smallest sizes, at most
-// `limits.table_bytes_max` and `size_max` between blocks. `seen_all`: the peer's table holds nothing older.
+// order without anything between, but for long names; `size_min` is the sum of their smallest sizes, at most
+// `limits.table_bytes_max` and `size_max` between blocks; `shared_bytes` that of their long names, as if
+// none were shared. `seen_all`: the peer's table holds nothing older.
 pub(crate) struct Decoder {
     limits: HpackLimits,
     entries: VecDeque<Entry>,
@@ -90,6 +95,7 @@ pub(crate) struct Decoder {
     /// Position of `texts[0]`: positions only grow (modulo 2^32), whatever is dropped in front.
     base: u32,
     size_min: u64,
+    shared_bytes: usize,
     /// Largest size that the peer's table can have now.
     size_max: u32,
     /// Largest size that the peer was ever allowed; `None`: not known.
@@ -99,32 +105,40 @@ pub(crate) struct Decoder {
     seen_all: bool,
 }
 
-/// One insertion: name and value lie one after the other at `at`.
-#[derive(Clone, Copy)]
+/// One insertion: name and value lie one after the other at `at`; a long name lies elsewhere.
 struct Entry {
     at: u32,
     /// [`Entry::NAME_UNKNOWN`], or the length.
     name_len: u32,
     value_len: u32,
+    /// The name where it is longer than [`NAME_COPY_BYTES_MAX`].
+    long_name: Option<LongName>,
 }
+
+/// A name that entries share; the box makes it one pointer in each of them.
+type LongName = Arc<Box<[u8]>>;
 
 impl Entry {
     const NAME_UNKNOWN: u32 = u32::MAX;
 
-    fn name_len(self) -> Option<u32> {
+    fn name_len(&self) -> Option<u32> {
         (self.name_len != Self::NAME_UNKNOWN).then_some(self.name_len)
     }
 
-    fn size_min(self) -> u64 {
+    fn size_min(&self) -> u64 {
         ENTRY_OVERHEAD + u64::from(self.name_len().unwrap_or(0)) + u64::from(self.value_len)
+    }
+
+    fn shared_bytes(&self) -> usize {
+        self.long_name.as_ref().map_or(0, |name| name.len())
     }
 }
 
-/// Where a text is: in the block or the static table, or at a position of `texts`.
-#[derive(Clone, Copy)]
+/// Where a text is: in the block or the static table, at a position of `texts`, or apart.
 enum Text<'a> {
     Wire(&'a [u8]),
     Held { at: u32, len: u32 },
+    Shared(LongName),
 }
 
 impl Decoder {
@@ -136,6 +150,7 @@ impl Decoder {
             texts: Vec::new(),
             base: 0,
             size_min: 0,
+            shared_bytes: 0,
             size_max: TABLE_BYTES_START,
             allowed: Some(TABLE_BYTES_START),
             unheard: false,
@@ -155,6 +170,7 @@ impl Decoder {
         self.entries = VecDeque::new();
         self.texts = Vec::new();
         self.size_min = 0;
+        self.shared_bytes = 0;
         self.size_max = u32::MAX;
         self.allowed = None;
         self.seen_all = false;
@@ -190,7 +206,7 @@ impl Decoder {
 
     /// Bytes of memory in use.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.texts.capacity() + self.entries.capacity() * size_of::<Entry>()
+        self.texts.capacity() + self.entries.capacity() * size_of::<Entry>() + self.shared_bytes
     }
 
     fn fields(
@@ -249,8 +265,11 @@ impl Decoder {
             output.hand(Some(name), Some(value), false);
         } else if let Some(entry) = self.dynamic_entry(index)? {
             let from = self.slot(entry.at);
-            let middle = from + entry.name_len().unwrap_or(0) as usize;
-            let name = entry.name_len().map(|_| &self.texts[from..middle]);
+            let (name, middle) = match (&entry.long_name, entry.name_len()) {
+                (Some(name), _) => (Some(&name[..]), from),
+                (None, Some(len)) => (Some(&self.texts[from..from + len as usize]), from + len as usize),
+                (None, None) => (None, from),
+            };
             output.hand(name, Some(&self.texts[middle..middle + entry.value_len as usize]), false);
         } else {
             output.hand(None, None, false);
@@ -273,13 +292,16 @@ impl Decoder {
             0 => Some(self.string(input)?),
             index => match static_entry(index)? {
                 Some((name, _)) => Some(Text::Wire(name)),
-                None => self
-                    .dynamic_entry(index)?
-                    .and_then(|entry| Some(Text::Held { at: entry.at, len: entry.name_len()? })),
+                None => self.dynamic_entry(index)?.and_then(|entry| {
+                    Some(match &entry.long_name {
+                        Some(name) => Text::Shared(Arc::clone(name)),
+                        None => Text::Held { at: entry.at, len: entry.name_len()? },
+                    })
+                }),
             },
         };
         if inserted {
-            name = name.map(|text| self.keep(text, at));
+            name = name.map(|text| self.keep_name(text, at));
         }
         let value_at = self.end();
         let mut value = self.string(input)?;
@@ -287,11 +309,13 @@ impl Decoder {
             value = self.keep(value, value_at);
         }
         let forbidden = !inserted && first & 0x10 != 0;
-        output.hand(name.map(|text| self.text(text)), Some(self.text(value)), forbidden);
+        output.hand(name.as_ref().map(|text| self.text(text)), Some(self.text(&value)), forbidden);
         if inserted {
-            let name_len = name.map_or(Entry::NAME_UNKNOWN, Text::len);
-            let entry = Entry { at, name_len, value_len: value.len() };
+            let name_len = name.as_ref().map_or(Entry::NAME_UNKNOWN, Text::len);
+            let long_name = if let Some(Text::Shared(name)) = name { Some(name) } else { None };
+            let entry = Entry { at, name_len, value_len: value.len(), long_name };
             self.size_min += entry.size_min();
+            self.shared_bytes += entry.shared_bytes();
             self.entries.push_back(entry);
             self.evict();
         } else {
@@ -322,6 +346,7 @@ impl Decoder {
     fn drop_oldest(&mut self) -> bool {
         let Some(oldest) = self.entries.pop_front() else { return false };
         self.size_min -= oldest.size_min();
+        self.shared_bytes -= oldest.shared_bytes();
         true
     }
 
@@ -333,10 +358,10 @@ impl Decoder {
     }
 
     /// The dynamic entry at `index` of the wire (62 or more); `None`: one that was not seen.
-    fn dynamic_entry(&self, index: u32) -> Result<Option<Entry>, HpackError> {
+    fn dynamic_entry(&self, index: u32) -> Result<Option<&Entry>, HpackError> {
         let age = index as usize - STATIC_TABLE.len() - 1;
         if let Some(place) = self.entries.len().checked_sub(age + 1) {
-            return Ok(Some(self.entries[place]));
+            return Ok(Some(&self.entries[place]));
         }
         // The unseen entries from here on to ours must have room beside ours.
         let unseen = (age + 1 - self.entries.len()) as u64;
@@ -357,7 +382,18 @@ impl Decoder {
         Ok(Text::Held { at, len: self.end().wrapping_sub(at) })
     }
 
-    /// Sees to it that `text` is in `texts` from position `at` on, which is the end unless it is there.
+    /// Sees to it that the name of an insertion stays, at `at` as [`Decoder::keep`] does or apart.
+    fn keep_name<'a>(&mut self, text: Text<'a>, at: u32) -> Text<'a> {
+        if text.len() <= NAME_COPY_BYTES_MAX || matches!(text, Text::Shared(_)) {
+            return self.keep(text, at);
+        }
+        let name = LongName::new(self.text(&text).into());
+        self.texts.truncate(self.slot(at));
+        Text::Shared(name)
+    }
+
+    /// Sees to it that `text` is in `texts` from position `at` on, which is the end unless it is there; what is apart
+    /// stays there.
     fn keep<'a>(&mut self, text: Text<'a>, at: u32) -> Text<'a> {
         match text {
             Text::Wire(bytes) => self.texts.extend_from_slice(bytes),
@@ -366,14 +402,16 @@ impl Decoder {
                 self.texts.extend_from_within(from..from + len as usize);
             }
             Text::Held { .. } => {}
+            Text::Shared(_) => return text,
         }
         Text::Held { at, len: text.len() }
     }
 
-    fn text<'a>(&'a self, text: Text<'a>) -> &'a [u8] {
+    fn text<'a>(&'a self, text: &'a Text<'_>) -> &'a [u8] {
         match text {
             Text::Wire(bytes) => bytes,
-            Text::Held { at, len } => &self.texts[self.slot(at)..][..len as usize],
+            Text::Held { at, len } => &self.texts[self.slot(*at)..][..*len as usize],
+            Text::Shared(name) => name,
         }
     }
 
@@ -389,10 +427,11 @@ impl Decoder {
 }
 
 impl Text<'_> {
-    fn len(self) -> u32 {
+    fn len(&self) -> u32 {
         match self {
             Self::Wire(bytes) => bytes.len() as u32,
-            Self::Held { len, .. } => len,
+            Self::Held { len, .. } => *len,
+            Self::Shared(name) => name.len() as u32,
         }
     }
 }

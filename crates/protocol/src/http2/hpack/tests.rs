@@ -367,6 +367,36 @@ fn bombs_are_capped() {
 }
 
 #[test]
+fn names_that_insertions_take_over_are_not_copied() {
+    // A name of 60 KB, then two bytes for each entry that takes it over, plain and in Huffman code.
+    for huffman in [false, true] {
+        let mut decoder = Decoder::new(LIMITS);
+        decoder.allow(1 << 16);
+        let name = [b'n'; 60_000];
+        let mut code = name.to_vec();
+        if huffman {
+            code.clear();
+            huffman::encode(&name, &mut code);
+        }
+        let mut block = hex("3fe1ff03 40");
+        integer(if huffman { 0x80 } else { 0 }, 7, code.len(), &mut block);
+        block.extend_from_slice(&code);
+        block.push(0);
+        decode(&mut decoder, &block).unwrap();
+        for _ in 0..100 {
+            let outcome = decoder.block(&hex("7e00").repeat(5000), |_, _, _| {}).unwrap();
+            assert_eq!((outcome.fields, outcome.fields_unknown), (5000, 0));
+            assert!(decoder.texts.capacity() < 2 << 10, "{}", decoder.texts.capacity());
+        }
+        assert!(decoder.held_bytes() > 60_000);
+        let (fields, _) = decode(&mut decoder, &hex("be 0f2f 0161")).unwrap();
+        assert!(fields[0] == format!("{}: ", "n".repeat(60_000)), "huffman: {huffman}");
+        decode(&mut decoder, &hex("20")).unwrap();
+        assert!(decoder.held_bytes() < 4 << 10, "{}", decoder.held_bytes());
+    }
+}
+
+#[test]
 fn memory_is_bounded_and_given_back() {
     let mut decoder = Decoder::new(LIMITS);
     // Smallest entries, as many as a block holds; then the largest literal, not inserted.
@@ -468,6 +498,8 @@ fn field() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, Choice)> {
         Just(b"x-request-id".to_vec()),
         Just(b"grpc-status".to_vec()),
         vec(any::<u8>(), 0..20),
+        // Around the longest name that is copied.
+        (127..131usize).prop_map(|len| vec![b'n'; len]),
     ];
     let value = prop_oneof![
         Just(b"/".to_vec()),
