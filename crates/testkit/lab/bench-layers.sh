@@ -13,49 +13,21 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-[ -n "${IN_NAMESPACE:-}" ] || exec env IN_NAMESPACE=1 "$here/in-namespace.sh" "$0" "$@"
+. "$here/on-loopback.sh"
 
 offpath=$1 requests=${2:-20000} runs=${3:-5}
-work=$(mktemp -d /tmp/offpath-layers.XXXXXX)
-chmod 755 "$work"
-pids=""
-cleanup() {
-  for pid in $pids; do kill -9 "$pid" 2>/dev/null || true; done
-  rm -rf "$work"
-}
-trap cleanup EXIT
 export OFFPATH_STATE_DIR="$work/state"
-ip link set lo mtu 1500
-ip link set lo gso_max_segs 1
 
-mkdir "$work/www"
-for size in 100 1000 4000 16000; do head -c "$size" /dev/zero | tr '\0' x > "$work/www/$size"; done
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$work/key" -out "$work/cert" 2>/dev/null
-cat > "$work/nginx.conf" <<CFG
-user root;
-daemon off;
-worker_processes 1;
-pid $work/nginx.pid;
-error_log $work/nginx.error.log warn;
-events { worker_connections 1024; }
-http {
-  access_log off;
-  client_body_temp_path $work/body; proxy_temp_path $work/proxy; fastcgi_temp_path $work/f; uwsgi_temp_path $work/u; scgi_temp_path $work/s;
-  keepalive_requests 100000;
-  ssl_certificate $work/cert;
-  ssl_certificate_key $work/key;
+sized 100 1000 4000 16000
+nginx_conf <<CFG
   ssl_session_cache off;
   ssl_session_tickets off;
-  root $work/www;
   server { listen 127.0.0.1:8443 ssl http2; ssl_protocols TLSv1.3; }
   server { listen 127.0.0.1:8444 ssl; ssl_protocols TLSv1.2; }
-}
 CFG
-nginx -c "$work/nginx.conf" > "$work/nginx.log" 2>&1 & disown; pids="$pids $!"
-nghttpd --no-tls -d "$work/www" 8001 > "$work/nghttpd.log" 2>&1 & disown; pids="$pids $!"
-for port in 8001 8443 8444; do
-  for _ in $(seq 100); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break; sleep 0.05; done
-done
+start nginx -c "$work/nginx.conf"
+start nghttpd --no-tls -d "$work/www" 8001
+for port in 8001 8443 8444; do wait_for "port $port" listens $port; done
 
 # urls SCHEME PORT
 urls() {
@@ -68,12 +40,12 @@ capture() {
   shift 2
   tcpdump -i lo -n -s 0 -B 262144 -Z root -U -w "$work/$name.pcap" "$filter" 2> "$work/tcpdump" & dump=$!
   pids="$pids $dump"
-  for _ in $(seq 100); do grep -q 'listening on' "$work/tcpdump" && break; sleep 0.05; done
+  wait_for tcpdump grep -q 'listening on' "$work/tcpdump"
   "$@"
   sleep 2
   kill -INT "$dump"
   wait "$dump" || true
-  grep -q '^0 packets dropped by kernel' "$work/tcpdump" || { cat "$work/tcpdump"; exit 1; }
+  none_dropped "$work/tcpdump"
 }
 # load COUNT CONNECTIONS STREAMS URLS [OPTION…]
 load() {
@@ -94,25 +66,7 @@ urls https 8444 > "$work/urls.tls12"
 capture http2 'tcp port 8001' load "$requests" 200 10 "$work/urls.http2"
 capture tls 'tcp port 8443 or tcp port 8444' secure
 
-python3 - "$work" <<'PY'
-import re, sys
-text = open("/etc/suricata/suricata.yaml").read()
-outputs = """outputs:
-  - eve-log:
-      enabled: yes
-      filetype: regular
-      filename: eve.json
-      types:
-        - http:
-            extended: yes
-        - http2
-        - tls:
-            extended: yes
-"""
-text = re.sub(r"(?ms)^outputs:\n.*?(?=^[a-z][a-z0-9-]*:)", outputs, text, count=1)
-text = re.sub(r"(?ms)^stats:\n.*?(?=^\S)", "stats:\n  enabled: no\n\n", text, count=1)
-open(sys.argv[1] + "/suricata.yaml", "w").write(text)
-PY
+"$here/suricata_config.py" "$work/suricata.yaml" http http2 tls
 cat > "$work/run.py" <<'PY'
 """Measures every program in turn, round after round, so that a change of the machine's speed meets all of them."""
 import json, os, resource, subprocess, sys

@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+import suricata_config
+
 offpath, testkit, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 10.0
 RING_MIB, SPACE = 16, "opb-live"
@@ -60,15 +62,11 @@ def quota():
         group.rmdir()
 
 
-def suricata_config():
-    text = pathlib.Path("/etc/suricata/suricata.yaml").read_text()
-    outputs = ("outputs:\n  - eve-log:\n      enabled: yes\n      filetype: regular\n      filename: eve.json\n      types:\n"
-               "        - http:\n            extended: yes\n")
-    text = re.sub(r"(?ms)^outputs:\n.*?(?=^[a-z][a-z0-9-]*:)", outputs, text, count=1)
+def configure_suricata():
     block = 1 << 20
-    ring = (f"af-packet:\n  - interface: live1\n    threads: 2\n    cluster-id: 99\n    cluster-type: cluster_flow\n    defrag: yes\n"
-            f"    use-mmap: yes\n    tpacket-v3: yes\n    block-size: {block}\n    ring-size: {RING_MIB * (1 << 20) // 2048}\n\n")
-    text = re.sub(r"(?ms)^af-packet:\n.*?(?=^[a-z][a-z0-9-]*:)", ring, text, count=1)
+    ring = ("  - interface: live1\n    threads: 2\n    cluster-id: 99\n    cluster-type: cluster_flow\n    defrag: yes\n"
+            f"    use-mmap: yes\n    tpacket-v3: yes\n    block-size: {block}\n    ring-size: {RING_MIB * (1 << 20) // 2048}\n")
+    text = suricata_config.replaced(suricata_config.configuration("http"), "af-packet", ring)
     (root / "suricata.yaml").write_text(text)
 
 
@@ -136,7 +134,7 @@ try:
     sh("ip", "-n", SPACE, "link", "add", "live0", "type", "veth", "peer", "name", "live1")
     for name in ["live0", "live1"]:
         sh("ip", "-n", SPACE, "link", "set", name, "mtu", 9000, "up")
-    suricata_config()
+    configure_suricata()
     curves = {"offpath attach": with_offpath, "Suricata 7": with_suricata}
     series, rows = [], []
     for name, measure in curves.items():

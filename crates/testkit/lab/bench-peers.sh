@@ -8,24 +8,8 @@ trap 'rm -rf "$work"' EXIT
 cap="$work/traffic.pcap"
 "$testkit" traffic --transactions "$transactions" --bytes "$bytes" --seed 1 --out "$cap" --truth "$work/truth.jsonl"
 export OFFPATH_STATE_DIR="$work/state"
-# Debian's own configuration of Suricata, with http events as the only output.
 if command -v suricata >/dev/null; then
-  python3 - "$work" <<'PY'
-import re, sys
-text = open("/etc/suricata/suricata.yaml").read()
-outputs = """outputs:
-  - eve-log:
-      enabled: yes
-      filetype: regular
-      filename: eve.json
-      types:
-        - http:
-            extended: yes
-"""
-text = re.sub(r"(?ms)^outputs:\n.*?(?=^[a-z][a-z0-9-]*:)", outputs, text, count=1)
-text = re.sub(r"(?ms)^stats:\n.*?(?=^\S)", "stats:\n  enabled: no\n\n", text, count=1)
-open(sys.argv[1] + "/suricata.yaml", "w").write(text)
-PY
+  "$(dirname "$0")/suricata_config.py" "$work/suricata.yaml" http
 fi
 # cpu COMMAND…: prints user+system seconds; the lowest of five runs, since the machine may be shared.
 cpu() {

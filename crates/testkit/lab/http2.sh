@@ -15,30 +15,13 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-[ -n "${IN_NAMESPACE:-}" ] || exec env IN_NAMESPACE=1 "$here/in-namespace.sh" "$0" "$@"
+. "$here/on-loopback.sh"
 
 offpath=$1 testkit=$2 out=${3:-lab-out/http2} joins=${JOINS:-8}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 rm -rf "${out:?}"/*
-work=$(mktemp -d /tmp/offpath-http2.XXXXXX)
-chmod 755 "$work"
-pids=""
-cleanup() {
-  for pid in $pids; do kill -9 "$pid" 2>/dev/null || true; done
-  rm -rf "$work"
-}
-trap cleanup EXIT
-# Frames as on a wire: no segments of 64 KB.
-ip link set lo mtu 1500
-ip link set lo gso_max_segs 1
-
-# Files whose name is their size, on all servers.
-mkdir "$work/www"
-for size in 0 1 100 1000 16384 16385 70000 1000000; do
-  head -c "$size" /dev/zero | tr '\0' x > "$work/www/$size"
-done
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$work/key" -out "$work/cert" 2>/dev/null
+sized 0 1 100 1000 16384 16385 70000 1000000
 
 {
   echo '<!doctype html><title>page</title>'
@@ -46,19 +29,9 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout "$
   echo '<script>for (let n = 0; n < 10; n++) fetch("/sink?3-" + n, { method: "POST", body: "abc" })</script>'
 } > "$work/www/page.html"
 
-cat > "$work/nginx.conf" <<CFG
-user root;
-daemon off;
-worker_processes 1;
-pid $work/nginx.pid;
-error_log $work/nginx.error.log warn;
-events { worker_connections 512; }
-http {
-  access_log off;
-  client_body_temp_path $work/body; proxy_temp_path $work/proxy; fastcgi_temp_path $work/f; uwsgi_temp_path $work/u; scgi_temp_path $work/s;
+nginx_conf <<CFG
   client_max_body_size 10m;
   large_client_header_buffers 8 64k;
-  keepalive_requests 100000;
   types { text/html html; }
   default_type text/plain;
   log_format truth escape=json '{"port":\$server_port,"method":"\$request_method","path":"\$request_uri","status":\$status,"response_bytes":\$body_bytes_sent,"protocol":"\$server_protocol"}';
@@ -67,10 +40,7 @@ http {
     listen 127.0.0.1:8005 http2;
     listen 127.0.0.1:8443 ssl http2;
     ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_certificate $work/cert;
-    ssl_certificate_key $work/key;
     access_log $out/nginx.truth.jsonl truth;
-    root $work/www;
     location / { }
     location /old { return 301 /100; }
     location /gzip { gzip on; gzip_min_length 1; alias $work/www/70000; }
@@ -80,10 +50,8 @@ http {
   }
   server {
     listen 127.0.0.1:8010;
-    root $work/www;
     location /sink { return 200 "taken\n"; }
   }
-}
 CFG
 cat > "$work/haproxy.cfg" <<CFG
 global
@@ -100,20 +68,6 @@ backend nginx
   server nginx 127.0.0.1:8005 proto h2
 CFG
 
-# wait_for PORT
-wait_for() {
-  for _ in $(seq 100); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
-    sleep 0.05
-  done
-  echo "nothing listens on $1"
-  exit 1
-}
-# start COMMAND…: in the background, its output in a file of its own
-start() {
-  "$@" > "$work/$(basename "$1").$RANDOM.log" 2>&1 & disown
-  pids="$pids $!"
-}
 start nginx -c "$work/nginx.conf"
 start haproxy -f "$work/haproxy.cfg"
 start nghttpd --no-tls -b 64 -d "$work/www" 8001
@@ -121,7 +75,7 @@ start nghttpx -f '127.0.0.1,8003;no-tls' -b 127.0.0.1,8010 --no-ocsp --workers=1
   --accesslog-file="$out/nghttpx-upgrade.truth.jsonl" \
   --accesslog-format='{"port":8003,"method":"$method","path":"$path","status":$status,"response_bytes":$body_bytes_sent,"protocol":"$protocol_version"}'
 start /usr/bin/python3 "$here/http2_grpc.py" 8006
-for port in 8001 8002 8003 8004 8005 8006 8010 8443; do wait_for $port; done
+for port in 8001 8002 8003 8004 8005 8006 8010 8443; do wait_for "port $port" listens $port; done
 
 declare -A name=([8001]=nghttpd [8002]=nginx [8003]=nghttpx-upgrade [8004]=haproxy-front [8005]=haproxy-back [8006]=grpc [8443]=tls)
 ports="8001 8002 8003 8004 8005 8006 8443"
@@ -131,7 +85,7 @@ for port in $ports; do
   pids="$pids $!" dumps="$dumps $!"
 done
 for port in $ports; do
-  for _ in $(seq 100); do grep -q 'listening on' "$work/tcpdump.$port" && break; sleep 0.05; done
+  wait_for tcpdump grep -q 'listening on' "$work/tcpdump.$port"
 done
 
 # targets PORT PREFIX COUNT: as many URLs, each used once
@@ -228,7 +182,7 @@ printf '[capture]\nuser = ""\n' > "$work/live.toml"
   --transactions "$out/tls-live.jsonl" --stats "$out/tls-live.stats.json" > "$out/tls-live.report.txt" 2> "$work/live.log" &
 live=$!
 pids="$pids $live"
-for _ in $(seq 100); do grep -q 'attached to' "$work/live.log" && break; sleep 0.05; done
+wait_for attach grep -q 'attached to' "$work/live.log"
 secure() { curl -sS -k --http2 "$@" > /dev/null; }
 for version in --tls-max=1.2 --tlsv1.3; do
   v=${version: -1}
@@ -251,7 +205,7 @@ wait $live || { cat "$work/live.log" "$out/tls-live.report.txt"; exit 1; }
 for pid in $dumps; do kill -INT "$pid"; done
 for pid in $dumps; do wait "$pid" || true; done
 for port in $ports; do
-  grep -q '^0 packets dropped by kernel' "$work/tcpdump.$port" || { cat "$work/tcpdump.$port"; exit 1; }
+  none_dropped "$work/tcpdump.$port"
 done
 # nginx knows both sides of HAProxy, which changes nothing.
 grep '"port":8002' "$out/nginx.truth.jsonl" > "$work/nginx"

@@ -12,30 +12,14 @@ import gzip
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 
+import suricata_config
+
 # Suricata waits for ever where it knows neither the file's format nor its link type.
 PATIENCE_SECS = 15
-OUTPUTS = """outputs:
-  - eve-log:
-      enabled: yes
-      filetype: regular
-      filename: eve.json
-      types:
-        - http:
-            extended: yes
-        - http2
-"""
-
-
-def configuration():
-    """Debian's, with the outputs above and no statistics."""
-    text = pathlib.Path("/etc/suricata/suricata.yaml").read_text()
-    text = re.sub(r"(?ms)^outputs:\n.*?(?=^[a-z][a-z0-9-]*:)", OUTPUTS, text, count=1)
-    return re.sub(r"(?ms)^stats:\n.*?(?=^\S)", "stats:\n  enabled: no\n\n", text, count=1)
 
 
 def unpacked(capture, folder):
@@ -83,7 +67,7 @@ def main():
             capture = word
     with tempfile.TemporaryDirectory(prefix="offpath-suricata.") as name:
         folder = pathlib.Path(name)
-        (folder / "suricata.yaml").write_text(configuration())
+        (folder / "suricata.yaml").write_text(suricata_config.quiet("http", "http2"))
         settings = [x for setting in os.environ.get("SURICATA_SET", "").split() for x in ("--set", setting)]
         command = ["suricata", "--runmode", "single", "-c", folder / "suricata.yaml", "-S", "/dev/null", "-k", "none",
                    "-r", unpacked(capture, folder), "-l", folder, *settings]
