@@ -119,10 +119,28 @@ fn an_output_never_overwrites_an_input_or_another_output() {
         [&config, &keylog, &secrets, &key_file].map(|path| path.to_str().unwrap());
     let absent = bench.path("absent.pcap");
     let absent = absent.to_str().unwrap();
+    // What is kept is safe in its default place, too, before it is there and under any name.
+    let state = bench.path("state");
+    fs::create_dir_all(&state).unwrap();
+    fs::create_dir_all(bench.path("elsewhere")).unwrap();
+    let receiver = state.join("receiver.redb");
+    fs::write(&receiver, "kept").unwrap();
+    let linked = bench.path("linked");
+    fs::hard_link(&receiver, &linked).unwrap();
+    let [outbox, crooked] =
+        ["state/outbox.redb", "elsewhere/../state/outbox.redb"].map(|name| bench.path(name));
+    let [outbox, crooked, linked] = [&outbox, &crooked, &linked].map(|path| path.to_str().unwrap());
+    let same_crooked = bench.path("elsewhere/../same.jsonl");
+    let same_crooked = same_crooked.to_str().unwrap();
     for arguments in [
         &["replay", input, "--transactions", input][..],
         &["replay", folder, "--stats", input],
         &["replay", input, "--transactions", same, "--decisions", same],
+        &["replay", input, "--transactions", same, "--decisions", same_crooked],
+        &["replay", input, "--transactions", outbox],
+        &["replay", input, "--decisions", crooked],
+        &["replay", input, "--connections", linked],
+        &["attach", "--config", config, "--inventory", outbox],
         &["replay", "-", "-"],
         // One name that is not there yet takes nothing from the others.
         &["replay", "--follow", absent, input, "--transactions", input],
@@ -143,6 +161,8 @@ fn an_output_never_overwrites_an_input_or_another_output() {
             "{text}"
         );
     }
+    assert!(!fs::exists(outbox).unwrap() && !fs::exists(same).unwrap(), "nothing is made either");
+    assert_eq!(fs::read_to_string(linked).unwrap(), "kept");
     assert_eq!(fs::read_to_string(keylog).unwrap(), "# none");
     assert_eq!(fs::read_to_string(config).unwrap(), text);
 }

@@ -7,7 +7,8 @@
 //!                                      └─▶ one commit per batch, once it is handed on
 //! ```
 //! - The wire does not wait for the disk: a batch is handed to the targets and then committed. `kill -9` in
-//!   between loses what no target has; [`Delivery::kept`] tells what is past that.
+//!   between loses what no target has; [`Delivery::kept`] tells what is past that. What a failing disk did not take is
+//!   written with the next commit, a second later at the latest.
 //! - The outbox thread owns the store; the delivery thread runs one tokio runtime with a task per target,
 //!   so a slow disk delays no retry and a hanging target delays no other.
 //! - At least once: a row leaves the outbox after the target said 2xx, refused it for good, or its time
@@ -236,8 +237,8 @@ pub struct DeliveryStats {
     pub taken: u64,
     /// Commits of the outbox.
     pub commits: u64,
-    /// Commits that failed. Their webhooks were sent all the same, but would not survive the process; those that
-    /// were to wait on disk are `dropped`.
+    /// Commits that failed. Their webhooks were sent all the same, and what has not ended is written with the next
+    /// commit; until then it would not survive the process. Those that were to wait on disk are `dropped`.
     pub commit_failures: u64,
     /// Per target.
     pub targets: Vec<TargetStats>,

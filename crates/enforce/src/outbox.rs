@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 const PENDING: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("pending");
 const PARKED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("parked");
 /// Parked rows kept for people to look at; the oldest go first.
-const PARKED_MAX: u64 = 10_000;
+pub(crate) const PARKED_MAX: u64 = 10_000;
 
 /// One webhook for one target.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ pub(crate) struct Outbox {
     db: Database,
     names: Vec<String>,
     next_parked: u64,
-    path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     /// A commit failed: the store takes nothing more until it is opened anew.
     broken: bool,
 }
@@ -200,7 +200,7 @@ impl Outbox {
 
     /// Writes new rows and removes ended ones, durably, in one commit.
     ///
-    /// After a failure the file is opened anew by the next commit.
+    /// After a failure the file is opened anew by the next commit, which may be told the same once more.
     pub(crate) fn commit(&mut self, new: &[(usize, Row)], ended: &[Ended]) -> Result<(), OutboxError> {
         if self.broken {
             self.reopen()?;

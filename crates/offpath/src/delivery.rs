@@ -22,11 +22,7 @@ pub(crate) fn start(config: &Config) -> Result<Option<Delivery>, Failure> {
         return Ok(None);
     }
     let d = &config.delivery;
-    let outbox_path = match (&d.outbox_file, d.memory_only) {
-        (_, true) => None,
-        (Some(path), false) => Some(path.clone()),
-        (None, false) => Some(crate::identity::state_dir().join("outbox.redb")),
-    };
+    let outbox_path = (!d.memory_only).then(|| config.outbox_file());
     if let Some(dir) = outbox_path.as_deref().and_then(Path::parent).filter(|d| !d.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir)
             .with_context(|| format!("cannot make {} for the outbox", dir.display()))

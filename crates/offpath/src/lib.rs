@@ -148,6 +148,26 @@ fn attach(args: &AttachArgs) -> Result<(), Failure> {
     }
 }
 
+/// A file however it is spelled: device and inode of it, or of its folder with the name that it is to have.
+type Place = (u64, u64, Option<std::ffi::OsString>);
+
+/// Returns where `path` leads; nothing for what is no file (a pipe, a device, `-`), or could not be made there.
+fn place(path: &Path) -> Option<Place> {
+    use std::os::unix::fs::MetadataExt;
+    if path == Path::new("-") {
+        return None;
+    }
+    match std::fs::metadata(path) {
+        Ok(found) => found.is_file().then(|| (found.dev(), found.ino(), None)),
+        Err(_) => {
+            let name = path.file_name()?.to_owned();
+            let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder = std::fs::metadata(folder).ok()?;
+            Some((folder.dev(), folder.ino(), Some(name)))
+        }
+    }
+}
+
 /// Refuses outputs that are one of the inputs, or each other, before anything is truncated.
 fn check_outputs(
     output: &OutputArgs,
@@ -155,9 +175,6 @@ fn check_outputs(
     config: &Config,
     keylogs: &[PathBuf],
 ) -> Result<(), Failure> {
-    use std::os::unix::fs::MetadataExt;
-    let identity =
-        |path: &Path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| (m.dev(), m.ino()));
     let outputs = [
         ("--transactions", output.transactions.as_deref()),
         ("--decisions", output.decisions.as_deref()),
@@ -175,8 +192,7 @@ fn check_outputs(
     read.extend(config.files());
     for (i, (name, path)) in given.iter().enumerate() {
         for (other, other_path) in &given[..i] {
-            let same =
-                path == other_path || identity(path).is_some_and(|id| identity(other_path) == Some(id));
+            let same = path == other_path || place(path).is_some_and(|at| place(other_path) == Some(at));
             if same {
                 return Err(Failure::usage(anyhow::anyhow!(
                     "{other} and {name} both go to {}",
@@ -184,10 +200,9 @@ fn check_outputs(
                 )));
             }
         }
-        let id = identity(path);
-        let is_input = |input: &&PathBuf| {
-            id.is_some() && identity(input) == id || input == path && path.as_os_str() != "-"
-        };
+        let at = place(path);
+        let is_input =
+            |input: &&PathBuf| at.is_some() && place(input) == at || input == path && path.as_os_str() != "-";
         if let Some(input) = read.iter().find(is_input) {
             return Err(Failure::usage(anyhow::anyhow!(
                 "{name} would overwrite the input {}",

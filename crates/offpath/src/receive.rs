@@ -66,12 +66,7 @@ fn daemon(args: &ReceiveArgs, section: &ReceiveSection, listen: &str) -> anyhow:
         listen,
         secrets: crate::delivery::read_secrets(secrets)?,
         tolerance_secs: section.tolerance_secs,
-        state_path: Some(
-            args.state
-                .clone()
-                .or_else(|| section.state_file.clone())
-                .unwrap_or_else(|| crate::identity::state_dir().join("receiver.redb")),
-        ),
+        state_path: Some(args.state.clone().unwrap_or_else(|| section.state_path())),
         allow: nets(&section.allow),
         to,
         admin_token: admin_token(section)?,

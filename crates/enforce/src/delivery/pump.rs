@@ -1,20 +1,21 @@
 //! The outbox thread: takes what was offered, hands it to the targets, writes it down.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Intake, Offered, Shared, expires_ms};
 use crate::clock;
-use crate::outbox::{Ended, Outbox, Row};
+use crate::outbox::{Ended, Outbox, PARKED_MAX, Row};
 use crate::record::webhook_body;
 
 /// Events written in one commit.
 const BATCH_MAX: usize = 1024;
 /// Ended rows alone are not urgent: they wait this long for company.
 const ENDED_WAIT: Duration = Duration::from_millis(20);
-/// Pause before rows that could not be read are tried again.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before rows that could not be read or written are tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the outbox thread knows of one target.
 #[derive(Clone, Copy, Default)]
@@ -27,6 +28,48 @@ struct Lane {
     spilled_from: Option<u64>,
 }
 
+/// What the outbox is to be told: the news of a batch, and what commits that failed left over.
+///
+/// Bounded by what the targets hold ([`DeliveryConfig::held_max`](super::DeliveryConfig::held_max)) and what is on disk.
+#[derive(Default)]
+struct Owed {
+    rows: Vec<(usize, Row)>,
+    ended: Vec<Ended>,
+}
+
+impl Owed {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.ended.is_empty()
+    }
+
+    /// Keeps, after a commit that failed, what the next one has to write: neither the rows of `lost`, nor those that have
+    /// ended meanwhile, nor the ends of rows that are not on disk.
+    fn keep(&mut self, lost: &[(usize, u64)]) {
+        let lost: HashSet<_> = lost.iter().copied().collect();
+        let ended: HashSet<_> = self.ended.iter().map(|end| (end.target, end.row.seq)).collect();
+        let fresh: HashSet<_> = self.rows.iter().map(|(target, row)| (*target, row.seq)).collect();
+        self.rows.retain(|(target, row)| {
+            let key = (*target, row.seq);
+            !lost.contains(&key) && !ended.contains(&key)
+        });
+        let mut parked = 0;
+        // From the last on, since of too many parked ones the oldest go.
+        self.ended.reverse();
+        self.ended.retain_mut(|end| {
+            let on_disk = !fresh.contains(&(end.target, end.row.seq));
+            parked += u64::from(end.parked.is_some());
+            if end.parked.is_none() || parked > PARKED_MAX {
+                // Only its place is needed, to remove it.
+                end.parked = None;
+                end.row.body = "".into();
+                return on_disk;
+            }
+            true
+        });
+        self.ended.reverse();
+    }
+}
+
 pub(super) struct Pump {
     shared: Arc<Shared>,
     outbox: Option<Outbox>,
@@ -34,6 +77,7 @@ pub(super) struct Pump {
     lanes: Vec<Lane>,
     /// Rows could not be read from disk: tried again although nothing else happens.
     unread: bool,
+    owed: Owed,
 }
 
 impl Pump {
@@ -41,11 +85,12 @@ impl Pump {
         let lane =
             |pending: u64| Lane { held: 0, waiting: pending, spilled_from: (pending > 0).then_some(0) };
         let lanes = shared.stats().targets.iter().map(|t| lane(t.pending)).collect();
-        Self { shared, outbox, next_seq, lanes, unread: false }
+        Self { shared, outbox, next_seq, lanes, unread: false, owed: Owed::default() }
     }
 
     pub(super) fn run(mut self) {
         self.refill();
+        let mut last_try = false;
         loop {
             let (offered, ended, stop) = self.wait();
             let mut finished = offered.len() as u64;
@@ -56,31 +101,38 @@ impl Pump {
             // wants to name only decisions that cannot be lost asks `Delivery::kept`. A row that ends meanwhile is
             // taken with the next batch, so its removal is always committed after its insertion.
             let spilled = self.hand_out(&rows);
-            if (!rows.is_empty() || !ended.is_empty())
-                && let Some(outbox) = &mut self.outbox
-            {
-                let result = outbox.commit(&rows, &ended);
-                let mut stats = self.shared.stats();
-                stats.commits += 1;
-                if let Err(error) = result {
-                    stats.commit_failures += 1;
-                    drop(stats);
-                    // What was handed out is sent all the same: a decision that is delivered but not durable beats
-                    // one that is lost. What was to wait on disk is nowhere.
-                    tracing::error!(%error, "the outbox cannot be written");
-                    finished += spilled.len() as u64;
-                    self.lose(spilled);
+            let gone: Vec<usize> = ended.iter().map(|end| end.target).collect();
+            finished += gone.len() as u64;
+            if let Some(outbox) = &mut self.outbox {
+                self.owed.rows.extend(rows);
+                self.owed.ended.extend(ended);
+                if !self.owed.is_empty() {
+                    let result = outbox.commit(&self.owed.rows, &self.owed.ended);
+                    let mut stats = self.shared.stats();
+                    stats.commits += 1;
+                    match result {
+                        Ok(()) => self.owed = Owed::default(),
+                        Err(error) => {
+                            stats.commit_failures += 1;
+                            drop(stats);
+                            // What was handed out is sent all the same, and written with the next commit: a decision that
+                            // is delivered but not durable beats one that is lost. What was to wait on disk is nowhere.
+                            tracing::error!(%error, "the outbox cannot be written");
+                            self.owed.keep(&spilled);
+                            finished += spilled.len() as u64;
+                            self.lose(&spilled);
+                        }
+                    }
                 }
             }
             // On disk now, where there is a disk that can be written: what comes next may be killed at any moment.
             self.shared.kept.fetch_add(taken, Ordering::Release);
-            for end in &ended {
-                if let Some(lane) = self.lanes.get_mut(end.target) {
+            for target in gone {
+                if let Some(lane) = self.lanes.get_mut(target) {
                     lane.held = lane.held.saturating_sub(1);
                     lane.waiting = lane.waiting.saturating_sub(1);
                 }
             }
-            finished += ended.len() as u64;
             self.refill();
             let mut intake = self.shared.intake();
             intake.unfinished = (intake.unfinished + added).saturating_sub(finished);
@@ -88,7 +140,10 @@ impl Pump {
                 self.shared.idle.notify_all();
             }
             if stop && intake.events.is_empty() && intake.ended.is_empty() {
-                return;
+                if self.owed.is_empty() || last_try {
+                    return;
+                }
+                last_try = true;
             }
         }
     }
@@ -97,8 +152,8 @@ impl Pump {
         let nothing = |i: &mut Intake| i.events.is_empty() && i.ended.is_empty() && !i.stop;
         let lock = self.shared.intake();
         let ready = &self.shared.intake_ready;
-        let mut intake = if self.unread {
-            let waited = ready.wait_timeout_while(lock, READ_AGAIN, nothing);
+        let mut intake = if self.unread || !self.owed.is_empty() {
+            let waited = ready.wait_timeout_while(lock, TRY_AGAIN, nothing);
             waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
         } else {
             ready.wait_while(lock, nothing).unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -169,8 +224,8 @@ impl Pump {
         rows
     }
 
-    /// Hands rows to their targets; returns the targets of those that there is no room for: they wait on disk.
-    fn hand_out(&mut self, rows: &[(usize, Row)]) -> Vec<usize> {
+    /// Hands rows to their targets; returns target and number of those that there is no room for: they wait on disk.
+    fn hand_out(&mut self, rows: &[(usize, Row)]) -> Vec<(usize, u64)> {
         let mut spilled = Vec::new();
         for (target, row) in rows {
             let (Some(lane), Some(queue)) = (self.lanes.get_mut(*target), self.shared.queues.get(*target))
@@ -179,7 +234,7 @@ impl Pump {
             };
             if self.outbox.is_some() && (lane.spilled_from.is_some() || lane.held >= self.shared.held_max) {
                 lane.spilled_from.get_or_insert(row.seq);
-                spilled.push(*target);
+                spilled.push((*target, row.seq));
                 continue;
             }
             lane.held += 1;
@@ -188,9 +243,9 @@ impl Pump {
         spilled
     }
 
-    /// Takes rows that are neither held nor on disk off the books, one per entry of `targets`.
-    fn lose(&mut self, targets: Vec<usize>) {
-        for target in targets {
+    /// Takes rows that are neither held nor on disk off the books.
+    fn lose(&mut self, rows: &[(usize, u64)]) {
+        for &(target, _) in rows {
             if let Some(lane) = self.lanes.get_mut(target) {
                 lane.waiting = lane.waiting.saturating_sub(1);
             }
@@ -227,5 +282,44 @@ impl Pump {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_disk_lacks_is_owed_to_it() {
+        let row = |seq| Row {
+            seq,
+            id: "d".into(),
+            entity: 0,
+            body: "{}".into(),
+            accepted_ms: 1,
+            expires_ms: 0,
+            offered: None,
+            attempts: 0,
+        };
+        let end =
+            |seq, parked: Option<&str>| Ended { target: 0, row: row(seq), parked: parked.map(str::to_owned) };
+        // 1 to 4 are on disk or were; 5 to 9 are new, of which 9 was to wait on disk.
+        let mut owed = Owed {
+            rows: (5..10).map(|seq| (0, row(seq))).collect(),
+            ended: vec![end(1, None), end(2, Some("gave_up")), end(5, None), end(6, Some("gave_up"))],
+        };
+        owed.keep(&[(0, 9)]);
+        let rows: Vec<_> = owed.rows.iter().map(|(_, row)| row.seq).collect();
+        let ended: Vec<_> =
+            owed.ended.iter().map(|e| (e.row.seq, e.parked.is_some(), e.row.body.len())).collect();
+        assert_eq!(rows, [7, 8]);
+        assert_eq!(ended, [(1, false, 0), (2, true, 2), (6, true, 2)]);
+
+        let mut owed = Owed::default();
+        owed.ended.extend((0..PARKED_MAX + 2).map(|seq| end(seq, Some("gave_up"))));
+        owed.rows.push((0, row(1)));
+        owed.keep(&[]);
+        let parked = owed.ended.iter().filter(|e| e.parked.is_some()).count() as u64;
+        assert_eq!((parked, owed.ended.len() as u64, owed.ended[0].row.seq), (PARKED_MAX, PARKED_MAX + 1, 0));
     }
 }

@@ -399,10 +399,49 @@ fn an_outbox_that_cannot_be_written_loses_only_what_was_to_wait_there() {
     // The threads have ended; the stop is still set, so that the pump does one round.
     pump::Pump::new(delivery.shared.clone(), Some(outbox), 1).run();
     let stats = delivery.stats();
-    assert_eq!((stats.commits, stats.commit_failures, delivery.kept()), (1, 1, 5));
+    // Once more at the stop, for what was handed out.
+    assert_eq!((stats.commits, stats.commit_failures, delivery.kept()), (2, 2, 5));
     assert_eq!((stats.targets[0].accepted, stats.targets[0].dropped, stats.targets[0].pending), (5, 3, 2));
     assert_eq!(delivery.shared.intake().unfinished, 2, "a drain does not wait for what is lost");
     assert_balanced(&stats, 0);
+}
+
+#[test]
+fn what_a_failing_disk_did_not_take_is_written_with_the_next_commit() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
+    let db = redb::Builder::new().create_with_backend(disk).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("outbox");
+    let mut outbox = Outbox::on(db, vec!["t".to_owned()]).unwrap();
+    // The next commit opens this one.
+    outbox.path = Some(path.clone());
+    // Nobody listens, so nothing ends by itself.
+    let mut delivery = Delivery::start(config(vec![target("t", "http://127.0.0.1:1/")])).unwrap();
+    delivery.shut_down();
+    delivery.shared.intake().stop = false;
+    failing.store(true, Ordering::SeqCst);
+    delivery.offer(block("d1", "192.0.2.1"));
+    delivery.offer(block("d2", "192.0.2.2"));
+    let pump = pump::Pump::new(delivery.shared.clone(), Some(outbox), 1);
+    let pump = std::thread::spawn(move || pump.run());
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let start = clock::instant();
+        while !holds() {
+            assert!(start.elapsed() < SOON, "{what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    // Nothing else happens, and it is written all the same.
+    until("written by itself", &|| delivery.stats().commits >= 2);
+    assert_eq!(delivery.stats().commit_failures, 1);
+    delivery.shared.intake().stop = true;
+    delivery.shared.intake_ready.notify_all();
+    pump.join().unwrap();
+    let again = Outbox::open(&path, vec!["t".to_owned()]).unwrap();
+    assert_eq!(again.survey().unwrap(), (vec![2], 3));
+    let ids: Vec<_> = again.load(0, 0, 9).unwrap().iter().map(|row| row.id.to_string()).collect();
+    assert_eq!(ids, ["d1", "d2"]);
 }
 
 #[test]

@@ -81,10 +81,18 @@ impl Config {
         self.identity.key_file.clone().unwrap_or_else(crate::identity::default_path)
     }
 
-    /// Returns the files that a run reads or keeps: no output may go there.
+    /// Returns the outbox's path, whether or not this run uses it.
+    pub(crate) fn outbox_file(&self) -> PathBuf {
+        let default = || crate::identity::state_dir().join("outbox.redb");
+        self.delivery.outbox_file.clone().unwrap_or_else(default)
+    }
+
+    /// Returns the files that a run reads, or that this or another one keeps: no output may go there.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let secrets = self.webhook.iter().filter_map(|webhook| webhook.secret_file.clone());
-        secrets.chain([self.key_file()]).chain(self.delivery.outbox_file.clone()).collect()
+        let kept = [self.key_file(), self.outbox_file(), self.receive.state_path()];
+        let receive = [&self.receive.secret_file, &self.receive.admin_token_file];
+        secrets.chain(receive.into_iter().flatten().cloned()).chain(kept).collect()
     }
 }
 

@@ -819,6 +819,13 @@ pub(crate) struct ReceiveSection {
     pub(crate) admin_token_file: Option<PathBuf>,
 }
 
+impl ReceiveSection {
+    /// Returns the path of what is in force, whether or not this run keeps it.
+    pub(crate) fn state_path(&self) -> PathBuf {
+        self.state_file.clone().unwrap_or_else(|| crate::identity::state_dir().join("receiver.redb"))
+    }
+}
+
 impl Default for ReceiveSection {
     fn default() -> Self {
         let d = offpath_enforce::receiver::ReceiverConfig::default();
