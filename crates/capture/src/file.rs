@@ -144,7 +144,7 @@ impl FileSource {
 
     /// Returns the decryption secrets found so far in pcapng files, at most 4 MiB.
     pub fn secrets(&self) -> &[Secrets] {
-        &self.books.secrets
+        self.books.secrets()
     }
 
     fn empty(options: FileOptions) -> Self {
@@ -318,8 +318,8 @@ impl PacketSource for FileSource {
     #[inline]
     fn fresh_secrets(&mut self) -> Result<&[Secrets], SourceError> {
         self.select()?;
-        let from = std::mem::replace(&mut self.secrets_returned, self.books.secrets.len());
-        Ok(&self.books.secrets[from..])
+        let from = std::mem::replace(&mut self.secrets_returned, self.books.secrets().len());
+        Ok(&self.books.secrets()[from..])
     }
 }
 

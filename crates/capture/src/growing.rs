@@ -364,7 +364,7 @@ impl PacketSource for StreamSource {
             self.found = Some(self.step());
         }
         // Only what was not handed out counts against the bound on what is kept.
-        self.secrets = std::mem::take(&mut self.books.secrets);
+        self.secrets = self.books.take_secrets();
         Ok(&self.secrets)
     }
 

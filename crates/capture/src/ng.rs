@@ -14,8 +14,6 @@ use crate::reader::{Books, FRAME_BYTES_MAX, FRAME_BYTES_USUAL, Meta, Step};
 pub(crate) const SECTION_HEADER_MIN: usize = 28;
 /// Interfaces per section that are believed.
 const INTERFACES_MAX: usize = 65_536;
-/// Bytes of secrets that are kept per source; more are counted and left out.
-const SECRETS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
@@ -321,12 +319,7 @@ impl Ng {
         let (_, secrets) = parsed.map_err(|_| Damage::BlockInvalid { block_type: SECRETS })?;
         // The parser's `data` includes the padding.
         let data = secrets.data.get(..secrets.secrets_len as usize).unwrap_or(secrets.data);
-        let kept: usize = books.secrets.iter().map(|s| s.data.len() + 64).sum();
-        if kept + data.len() + 64 > SECRETS_BYTES_MAX {
-            books.counters.secrets_dropped_bytes_total += data.len() as u64;
-        } else {
-            books.secrets.push(Secrets { kind: secrets.secrets_type.0, data: data.to_vec() });
-        }
+        books.keep_secrets(Secrets { kind: secrets.secrets_type.0, data: data.to_vec() });
         Ok(())
     }
 

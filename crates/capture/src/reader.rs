@@ -57,15 +57,43 @@ impl Step {
     }
 }
 
+/// Bytes of secrets that are kept, each with what keeping it takes; what is past it is dropped and counted.
+const SECRETS_BYTES_MAX: usize = 4 * 1024 * 1024;
+const SECRETS_OVERHEAD: usize = 64;
+
 /// What all streams of one source write into.
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) counters: CaptureCounters,
     pub(crate) problems: Vec<FileProblem>,
-    pub(crate) secrets: Vec<Secrets>,
+    secrets: Vec<Secrets>,
+    /// What `secrets` takes up.
+    secrets_bytes: usize,
 }
 
 impl Books {
+    /// Keeps secrets until they are taken, within a bound.
+    pub(crate) fn keep_secrets(&mut self, found: Secrets) {
+        let bytes = found.data.len() + SECRETS_OVERHEAD;
+        if self.secrets_bytes + bytes > SECRETS_BYTES_MAX {
+            self.counters.secrets_dropped_bytes_total += found.data.len() as u64;
+        } else {
+            self.secrets_bytes += bytes;
+            self.secrets.push(found);
+        }
+    }
+
+    /// Returns the secrets that are kept.
+    pub(crate) fn secrets(&self) -> &[Secrets] {
+        &self.secrets
+    }
+
+    /// Moves the secrets out: they count no more against the bound.
+    pub(crate) fn take_secrets(&mut self) -> Vec<Secrets> {
+        self.secrets_bytes = 0;
+        std::mem::take(&mut self.secrets)
+    }
+
     #[cold]
     pub(crate) fn problem(&mut self, problem: FileProblem) {
         self.counters.records_damaged_total += 1;
