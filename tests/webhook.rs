@@ -33,7 +33,8 @@ fn receiver(bench: &Bench) -> (Daemon, u16) {
         .args(["receive", "--listen", "127.0.0.1:0", "--secret-file"])
         .arg(secret)
         .arg("--state")
-        .arg(bench.path("receiver.redb"))
+        // The folder is not there on the first run.
+        .arg(bench.path("state/of/receiver.redb"))
         .arg("--to")
         .arg(format!("log:{}", bench.path("applied.jsonl").display()))
         .stderr(Stdio::piped())

@@ -23,9 +23,9 @@ pub(crate) fn start(config: &Config) -> Result<Option<Delivery>, Failure> {
     }
     let d = &config.delivery;
     let outbox_path = (!d.memory_only).then(|| config.outbox_file());
-    if let Some(dir) = outbox_path.as_deref().and_then(Path::parent).filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("cannot make {} for the outbox", dir.display()))
+    if let Some(path) = &outbox_path {
+        crate::identity::make_folder_of(path)
+            .with_context(|| format!("cannot make the folder of the outbox {}", path.display()))
             .map_err(Failure::usage)?;
     }
     let targets = config.webhook.iter().map(target).collect::<Result<Vec<_>, _>>()?;

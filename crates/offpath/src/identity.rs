@@ -28,6 +28,11 @@ pub(crate) fn state_dir() -> PathBuf {
         .join("offpath")
 }
 
+/// Makes the folder of `path` where there is none: so the first run needs no preparation.
+pub(crate) fn make_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or(Ok(()), fs::create_dir_all)
+}
+
 /// Reads the key at `path`: 64 hexadecimal digits; makes it with mode 0600 where there is none.
 ///
 /// Two processes that start together get the same key: the file is linked into place only if none is there.
@@ -58,7 +63,7 @@ fn read(path: &Path) -> io::Result<IdentityKey> {
 
 fn create(path: &Path) -> io::Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
+    make_folder_of(path)?;
     let mut key = zeroize::Zeroizing::new([0u8; 32]);
     getrandom::fill(&mut *key).map_err(|e| io::Error::other(e.to_string()))?;
     let mut text = zeroize::Zeroizing::new(String::with_capacity(65));

@@ -29,6 +29,11 @@ pub(crate) fn run(args: &ReceiveArgs) -> Result<(), Failure> {
     }
     let config = daemon(args, section, listen).map_err(Failure::usage)?;
     let shutdown = stop_on_signal()?;
+    if let Some(path) = &config.state_path {
+        crate::identity::make_folder_of(path)
+            .with_context(|| format!("cannot make the folder of the state {}", path.display()))
+            .map_err(Failure::ours)?;
+    }
     let to: Vec<_> = config.to.iter().map(ToString::to_string).collect();
     let receiver = Receiver::start(config).map_err(|e| Failure::ours(e.into()))?;
     if !args.quiet {
