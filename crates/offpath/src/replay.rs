@@ -36,6 +36,9 @@ const BATCH_SEGMENTS: u32 = 2048;
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches that wait in a queue; with `BATCH_BYTES` this bounds the segments in flight.
 const QUEUE_BATCHES: usize = 8;
+/// Largest batch of transactions that goes back to its worker to be freed and filled again: many may wait there. A
+/// larger one is freed at once.
+const BACK_BYTES: usize = 2 << 20;
 /// Bytes of transactions in flight to the judge, of all workers; a worker past its share waits.
 const IN_FLIGHT_BYTES: usize = 128 << 20;
 
@@ -245,7 +248,7 @@ fn run_threads(
             if following && failure.is_none() {
                 failure = judge.flush().err();
             }
-            for (lane, spent) in merge.take_spent() {
+            for (lane, spent) in merge.take_spent().filter(|(_, spent)| spent.bytes() <= BACK_BYTES) {
                 // A full queue only means that the worker has enough.
                 let _ = backs[lane].try_send(spent);
             }
@@ -384,12 +387,16 @@ impl Gate {
         Self { bytes_max, bytes: Mutex::new(Some(0)), left: Condvar::new() }
     }
 
-    /// Waits until no more than may be is in flight, and adds `bytes`: one batch alone always goes.
-    fn enter(&self, bytes: usize) {
+    /// Waits until no more than may be is in flight: then one batch may be made, however large.
+    fn wait(&self) {
         let held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |held: &mut Option<usize>| held.is_some_and(|held| held > self.bytes_max);
-        let mut held = self.left.wait_while(held, full).unwrap_or_else(PoisonError::into_inner);
-        *held = held.map(|held| held + bytes);
+        drop(self.left.wait_while(held, full));
+    }
+
+    /// Adds what is sent.
+    fn enter(&self, bytes: usize) {
+        self.change(|held| Some(held + bytes));
     }
 
     fn change(&self, change: impl FnOnce(usize) -> Option<usize>) {
@@ -441,6 +448,7 @@ fn work(lane: &Lane<'_>, mut worker: Worker, mut writer: Option<&mut RecordWrite
     for segments in lane.feed {
         let mut batch = lane.back.try_recv().unwrap_or_default();
         batch.clear();
+        lane.gate.wait();
         segments.keys.iter().for_each(|lines| worker.add_keys(lines, now));
         now = segments.until;
         for (hash, segment) in segments.segments() {
@@ -484,7 +492,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_waits_for_what_it_has_in_flight_until_the_judge_takes_it_or_goes() {
+    fn a_worker_waits_for_what_is_in_flight_until_the_judge_takes_it_or_goes() {
         let gates = [Gate::new(100), Gate::new(100)];
         // One batch goes, however large, and what fits.
         gates[0].enter(1000);
@@ -496,6 +504,7 @@ mod tests {
             for (lane, gate) in gates.iter().enumerate() {
                 let passed = passed.clone();
                 scope.spawn(move || {
+                    gate.wait();
                     gate.enter(500);
                     passed.send(lane).unwrap();
                 });
@@ -514,7 +523,7 @@ mod tests {
             drop(opened);
             assert_eq!(told.recv(), Ok(1));
             gates.iter().for_each(|gate| gate.enter(1000));
-            gates.iter().for_each(|gate| gate.enter(1000));
+            gates.iter().for_each(Gate::wait);
         });
     }
 }
