@@ -111,9 +111,9 @@ offpath_types::counters! {
         pipeline_overflow_total,
         /// Of those, while open requests kept as much as `held_bytes_max` lets them.
         pipeline_overflow_held_full_total,
-        /// Responses held back for their request.
+        /// Responses held back for their request, or (101) for its end.
         early_responses_held_total,
-        /// Responses parsed without their request because they had been held too long or were too many bytes.
+        /// Responses parsed before that because they had been held too long or were too many bytes.
         early_responses_released_total,
         /// Pairings established again after a gap.
         repaired_total,

@@ -338,6 +338,10 @@ impl Engine<'_> {
                 return bytes.len();
             }
         }
+        if self.switches_early(&head) {
+            self.hold_switch(bytes, place);
+            return bytes.len();
+        }
         self.http.counters.heads_fast_total += 1;
         self.s.halves[dir.index()].place = place;
         self.head(dir, &head, &headers, len, place.seen, HeadEnd::Whole);
@@ -469,6 +473,9 @@ impl Engine<'_> {
             if let Some((head, len)) = fast
                 && len == bytes.len()
             {
+                if self.switches_early(&head) {
+                    return self.hold_switch(bytes, self.s.halves[dir.index()].place);
+                }
                 self.http.counters.heads_fast_total += 1;
                 return self.head(dir, &head, &headers, len, seen, end);
             }
@@ -490,6 +497,9 @@ impl Engine<'_> {
         let facts = &self.http.facts;
         let keeps = |name: &[u8]| request && facts.keeps_past_limit(name);
         let head = parse::lenient(request, bytes, unfolded.as_ref(), headers_max, keeps, &mut headers);
+        if end == HeadEnd::Whole && self.switches_early(&head) {
+            return self.hold_switch(bytes, self.s.halves[dir.index()].place);
+        }
         self.head(dir, &head, &headers, len, seen, end);
     }
 

@@ -21,7 +21,7 @@ use offpath_types::{Anomalies, Anomaly, Direction, FlowInfo, Pace, Timestamp, Tr
 use super::engine::Engine;
 use super::framing::Body;
 use super::parse::{Head, Headers, StartLine};
-use super::session::{Held, HeldItem, Open, Owner, Place, State, UNKNOWN};
+use super::session::{HeldItem, Open, Owner, Place, State, UNKNOWN};
 use crate::head::{RequestHead, ResponseHead};
 use crate::stage::{Next, Seen, Upgrade, Upgraded};
 
@@ -386,11 +386,40 @@ impl Engine<'_> {
         }
     }
 
+    /// Tells whether `head` switches protocols before the request in progress has ended: the rest of that, of which the
+    /// place is known, is HTTP still (RFC 7540 §3.2, RFC 9110 §7.8).
+    pub(super) fn switches_early(&self, head: &Head<'_>) -> bool {
+        matches!(head.start, StartLine::Response { status: 101 }) && self.request_continues()
+    }
+
+    fn request_continues(&self) -> bool {
+        let requests = &self.s.halves[self.s.request_dir().index()];
+        !self.s.release
+            && !requests.ended
+            && !matches!(requests.state, State::Dead(_))
+            && self.s.open.front().is_some_and(|open| !open.request_done && !open.responded)
+    }
+
+    /// Keeps a response that switches protocols, and what follows it, until its request has ended.
+    pub(super) fn hold_switch(&mut self, bytes: &[u8], place: Place) {
+        self.s.held.get_or_insert_default().switches = true;
+        self.hold(bytes, place);
+    }
+
+    /// Tells whether what is held, which starts at `place`, must wait on.
+    fn waits(&self, place: Place) -> bool {
+        self.switch_waits() || self.must_hold(place)
+    }
+
+    fn switch_waits(&self) -> bool {
+        self.s.held.as_deref().is_some_and(|held| held.switches) && self.request_continues()
+    }
+
     /// Parses held bytes if their request has come, however long that took.
     pub(super) fn release_due(&mut self) {
         let first = self.s.held.as_deref().and_then(|h| h.items.first());
         if let Some(HeldItem::Data { place, .. }) = first
-            && !self.must_hold(*place)
+            && !self.waits(*place)
         {
             self.release_held(false);
         }
@@ -406,10 +435,8 @@ impl Engine<'_> {
 
     /// Keeps response bytes for later.
     pub(super) fn hold(&mut self, bytes: &[u8], place: Place) {
-        if self.s.held.is_none() {
-            self.http.counters.early_responses_held_total += 1;
-        }
-        let held = self.s.held.get_or_insert_with(|| Box::new(Held::default()));
+        let held = self.s.held.get_or_insert_default();
+        self.http.counters.early_responses_held_total += u64::from(held.items.is_empty());
         held.bytes.extend_from_slice(bytes);
         held.items.push(HeldItem::Data { len: bytes.len(), place });
         if held.bytes.len() > self.http.config.limits.early_response_bytes_max
@@ -425,8 +452,10 @@ impl Engine<'_> {
             return;
         };
         let mut force = now_or_never;
-        if !force && self.must_hold(*place) {
-            force = self.now.nanos_since(place.seen) >= self.http.config.limits.early_response_nanos_max;
+        if !force && self.waits(*place) {
+            // A request in progress ends one way or another.
+            force = !self.switch_waits()
+                && self.now.nanos_since(place.seen) >= self.http.config.limits.early_response_nanos_max;
             if !force {
                 return;
             }

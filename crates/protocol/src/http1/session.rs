@@ -287,6 +287,8 @@ pub(super) enum HeldItem {
 pub(super) struct Held {
     pub(super) bytes: Vec<u8>,
     pub(super) items: Vec<HeldItem>,
+    /// It begins with a 101 to a request that has not ended.
+    pub(super) switches: bool,
 }
 
 /// The HTTP state of one flow. An idle keep-alive flow costs this struct and a queue of a few pointers.

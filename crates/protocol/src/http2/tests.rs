@@ -654,6 +654,101 @@ fn an_upgraded_request_is_answered_on_stream_1() {
 }
 
 #[test]
+fn a_101_may_come_before_the_end_of_the_request() {
+    let head = |framing: &str| {
+        format!("POST /up HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n{framing}\r\n\r\n").into_bytes()
+    };
+    let (fixed, chunked) = (head("Content-Length: 10"), head("Transfer-Encoding: chunked"));
+    let yes = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n".to_vec();
+    let lenient = b"HTTP/1.1 101\r\nConnection : Upgrade\r\nUpgrade: h2c\n\n".to_vec();
+    let next = |rest: &[u8]| {
+        let frames = [frame(HEADERS, EH | ES, 3, &get("/next"))].concat();
+        (UP, What::Data([rest, PREFACE, &settings(), &frames].concat()))
+    };
+    let answers = || down(&[ok(1, "one"), ok(3, "three")]);
+    let (all, whole) = ("1 POST /up 200 10>3 whole [upgraded]", "3 GET /next 200 0>5 whole");
+    for (name, events, want) in [
+        (
+            "within the body",
+            vec![
+                (UP, What::Data([&fixed[..], b"012"].concat())),
+                (DOWN, What::Data([yes.clone(), settings()].concat())),
+                next(b"3456789"),
+                answers(),
+            ],
+            vec![all, whole],
+        ),
+        (
+            "after the head, in two parts, frames later, a long upload",
+            vec![
+                (UP, What::Data(fixed.clone())),
+                (DOWN, What::Data(yes[..20].to_vec())),
+                (DOWN, What::Data(yes[20..].to_vec())),
+                (UP, What::Wait(60)),
+                (DOWN, What::Data(settings())),
+                (UP, What::Data(b"0123456".to_vec())),
+                next(b"789"),
+                answers(),
+            ],
+            vec![all, whole],
+        ),
+        (
+            "with the answer, in chunks",
+            vec![
+                (UP, What::Data([&chunked[..], b"4\r\n01"].concat())),
+                (DOWN, What::Data([yes.clone(), settings(), ok(1, "one")].concat())),
+                next(b"23\r\n6\r\n456789\r\n0\r\n\r\n"),
+                down(&[ok(3, "three")]),
+            ],
+            vec![all, whole],
+        ),
+        (
+            "a head to be lenient with",
+            vec![
+                (UP, What::Data(fixed.clone())),
+                (DOWN, What::Data([lenient, settings()].concat())),
+                next(b"0123456789"),
+                answers(),
+            ],
+            vec![
+                "1 POST /up 200 10>3 whole [bare_lf space_before_colon status_line_invalid upgraded]",
+                whole,
+            ],
+        ),
+        (
+            "an end that never comes",
+            vec![(UP, What::Data(fixed.clone())), (DOWN, What::Data([yes.clone(), settings()].concat()))],
+            vec!["1 POST /up 101 0>0 [request_truncated upgraded]"],
+        ),
+        (
+            "the rest of the request is lost",
+            vec![
+                (UP, What::Data(fixed.clone())),
+                (DOWN, What::Data([yes.clone(), settings()].concat())),
+                (UP, What::Gap(10)),
+                next(b""),
+                answers(),
+            ],
+            vec!["1 POST /up 200 10>3 [request_gap upgraded]", whole],
+        ),
+    ] {
+        check(name, false, &events, &want);
+    }
+    // What is held is bounded: past it, the rest of the body is taken for frames.
+    let mut config = ProtocolConfig::default();
+    config.limits.early_response_bytes_max = 100;
+    let events = [
+        (UP, What::Data(fixed)),
+        (DOWN, What::Data([yes, settings(), ok(1, "one")].concat())),
+        (UP, What::Data(b"0123456789".to_vec())),
+    ];
+    let (txs, counters) = run(&config, false, &events, |_| Vec::new());
+    assert_eq!(txs.iter().map(summary).collect::<Vec<_>>(), ["1 POST /up 200 0>3 whole [upgraded]"]);
+    let c = counters;
+    assert_eq!((c.early_responses_held_total, c.early_responses_released_total), (1, 1));
+}
+
+#[test]
 fn http2_goes_through_a_tunnel() {
     let events = [
         (UP, What::Data(b"CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n".to_vec())),
