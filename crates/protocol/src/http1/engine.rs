@@ -188,11 +188,16 @@ impl Engine<'_> {
                 self.s.halves[d].state = if left == 0 { State::Start } else { State::Preface { left } };
                 n
             }
+            State::Tunnel { junk: false } if self.tunnel_may_be_open(dir, bytes.len(), place) => {
+                self.s.halves[d].keep(bytes, place);
+                bytes.len()
+            }
+            State::Tunnel { .. } if !self.s.halves[d].buf.is_empty() => {
+                self.release_tunnel(dir);
+                0
+            }
             State::Tunnel { junk } => {
-                let line = memchr::memchr(b'\n', bytes).map_or(bytes, |e| &bytes[..=e]);
-                let ended = line.ends_with(b"\n");
-                let known = self.http.config.limits.sniff_bytes_max;
-                if junk || sniff(line, ended, known) == Sniff::Junk {
+                if junk || self.is_no_request(bytes) {
                     self.s.halves[d].state = State::Tunnel { junk: true };
                     self.http.counters.skipped_bytes_bypassed_total += bytes.len() as u64;
                     return bytes.len();
@@ -964,6 +969,9 @@ impl Engine<'_> {
     pub(super) fn gap(&mut self, dir: Direction, len: u64, offset: u64) {
         let d = dir.index();
         let mark = broken(self.is_request(dir), true);
+        if matches!(self.s.halves[d].state, State::Tunnel { .. }) {
+            self.release_tunnel(dir);
+        }
         // What the body lacks, and whether its framing survives.
         let (inside, kept) = match self.s.halves[d].state {
             State::Dead(Death::Left) => {
@@ -1088,11 +1096,51 @@ impl Engine<'_> {
         }
         if !self.is_request(dir) {
             self.emit_finished_requests();
+            self.release_tunnel(dir.flip());
             let requests = &mut self.s.halves[dir.flip().index()];
             if matches!(requests.state, State::Tunnel { .. }) {
                 // Without a response to come, nobody will say that the tunnel was refused.
                 requests.state = State::Tunnel { junk: true };
             }
+        }
+    }
+
+    /// Tells whether `len` bytes at `place` behind a CONNECT request must wait for what the proxy said to that: their
+    /// sender had it already, so the mirror has swapped them, and they may go through the tunnel.
+    fn tunnel_may_be_open(&self, dir: Direction, len: usize, place: Place) -> bool {
+        let [half, responses] = [&self.s.halves[dir.index()], &self.s.halves[dir.flip().index()]];
+        let limits = &self.http.config.limits;
+        let swapped = if half.buf.is_empty() {
+            place.acked != UNKNOWN && place.acked > responses.next
+        } else {
+            self.now.nanos_since(half.place_of(0).seen) < limits.early_response_nanos_max
+        };
+        swapped
+            && !responses.ended
+            && half.buf.len() + len <= limits.early_response_bytes_max
+            && self.s.open.back().is_some_and(|open| open.is_connect && !open.responded)
+    }
+
+    /// Tells whether `bytes` behind a CONNECT request cannot begin another.
+    fn is_no_request(&self, bytes: &[u8]) -> bool {
+        let line = memchr::memchr(b'\n', bytes).map_or(bytes, |e| &bytes[..=e]);
+        sniff(line, line.ends_with(b"\n"), self.http.config.limits.sniff_bytes_max) == Sniff::Junk
+    }
+
+    /// Parses what was kept behind a CONNECT request: the tunnel was refused, or nobody has said in time.
+    pub(super) fn release_tunnel(&mut self, dir: Direction) {
+        let half = &mut self.s.halves[dir.index()];
+        if half.buf.is_empty() || !matches!(half.state, State::Tunnel { .. } | State::Start) {
+            return;
+        }
+        let (buf, marks) = half.take_marked(usize::MAX);
+        if let State::Tunnel { junk } = half.state {
+            let junk = junk || self.is_no_request(&buf);
+            self.s.halves[dir.index()].state = if junk { State::Tunnel { junk } } else { State::Start };
+        }
+        self.feed_again(dir, &buf, &marks, 0);
+        if self.s.halves[dir.index()].ended {
+            self.end(dir, EndReason::Fin);
         }
     }
 

@@ -21,7 +21,7 @@ use offpath_types::{Anomalies, Anomaly, Direction, FlowInfo, Pace, Timestamp, Tr
 use super::engine::Engine;
 use super::framing::Body;
 use super::parse::{Head, Headers, StartLine};
-use super::session::{HeldItem, Open, Owner, Place, State, UNKNOWN};
+use super::session::{Death, HeldItem, Open, Owner, Place, State, UNKNOWN};
 use crate::head::{RequestHead, ResponseHead};
 use crate::stage::{Next, Seen, Upgrade, Upgraded};
 
@@ -271,6 +271,8 @@ impl Engine<'_> {
         }
         let Some(to) = upgrade else {
             self.http.counters.flows_tunnelled_total += 1;
+            // What is kept behind the CONNECT goes along.
+            self.s.halves[dir.flip().index()].state = State::Dead(Death::Left);
             self.message_end(dir, place.offset, seen, true);
             // What looked like requests behind the CONNECT went through the tunnel.
             self.http.counters.requests_tunnelled_total += self.s.open.len() as u64;
@@ -558,6 +560,7 @@ impl Engine<'_> {
                 let requests = &mut self.s.halves[dir.flip().index()];
                 if connect && matches!(requests.state, State::Tunnel { .. }) {
                     requests.state = State::Start;
+                    self.release_tunnel(dir.flip());
                 }
             }
         }

@@ -74,7 +74,7 @@ pub(super) enum State {
     /// Looking for a message start; `buf` holds the last bytes.
     Search,
     /// After a CONNECT request: no HTTP follows unless the tunnel is refused.
-    /// `junk` once other bytes came.
+    /// `junk` once other bytes came. `buf`: what the client sent when it had a reply that is still to be seen.
     Tunnel { junk: bool },
     /// Done with.
     Dead(Death),

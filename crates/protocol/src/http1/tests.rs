@@ -699,6 +699,124 @@ fn a_response_seen_before_its_request_waits_for_it() {
 }
 
 #[test]
+fn what_went_through_a_tunnel_may_be_seen_before_the_tunnel() {
+    const CONNECT: &str = "CONNECT a:80 HTTP/1.1|Host: a||";
+    const YES: &str = "HTTP/1.1 200 Established||";
+    const NO: &str = "HTTP/1.1 407 Who|Content-Length: 2||no";
+    let len = |text: &str| text.replace('|', "\r\n").len() as u64;
+    let (c, y, n, g) = (len(CONNECT), len(YES), len(NO), len(GET));
+    let fin =
+        |dir, offset, at_ms| Event { what: What::End(EndReason::Fin), ..data(dir, "", offset, 0, at_ms) };
+    let connect = data(UP, CONNECT, 0, 0, 1000);
+    let get = data(UP, GET, c, y, 1001);
+    let yes = data(DOWN, YES, 0, c, 1002);
+    let ok = data(DOWN, OK, y, c + g, 1003);
+    let through = ["CONNECT a:80 200 0>0 whole tunnelled", "GET /a 200 0>2 whole"];
+    let cases: [(&str, Vec<Event>, Vec<&str>); 9] = [
+        ("one request", vec![connect.clone(), get.clone(), yes.clone(), ok.clone()], through.to_vec()),
+        (
+            "half of one",
+            vec![
+                connect.clone(),
+                data(UP, &GET[..9], c, y, 1001),
+                yes.clone(),
+                data(UP, &GET[9..], c + 9, y, 1003),
+                ok.clone(),
+            ],
+            through.to_vec(),
+        ),
+        (
+            "the client's end as well",
+            vec![connect.clone(), get.clone(), fin(UP, c + g, 1001), yes.clone(), ok.clone()],
+            through.to_vec(),
+        ),
+        (
+            "the tunnel in two parts",
+            vec![
+                connect.clone(),
+                data(DOWN, &YES[..7], 0, c, 1000),
+                get.clone(),
+                data(DOWN, &YES[7..], 7, c, 1002),
+                ok.clone(),
+            ],
+            through.to_vec(),
+        ),
+        (
+            "it was refused: another try",
+            vec![
+                connect.clone(),
+                data(UP, CONNECT, c, n, 1001),
+                data(DOWN, NO, 0, c, 1002),
+                data(UP, GET, 2 * c, n + y, 1003),
+                data(DOWN, YES, n, 2 * c, 1004),
+                data(DOWN, OK, n + y, 2 * c + g, 1005),
+            ],
+            vec![
+                "CONNECT a:80 407 0>2 whole",
+                "CONNECT a:80 200 0>0 whole tunnelled",
+                "GET /a 200 0>2 whole",
+            ],
+        ),
+        (
+            "no response was captured",
+            vec![connect.clone(), get.clone(), data(UP, &GET[..18], c + g, 2 * y, 1002)],
+            vec![
+                "CONNECT a:80 - 0>0 response_missing",
+                "GET /a - 0>0 response_missing",
+                "GET /a - 0>0 request_truncated,response_missing",
+            ],
+        ),
+        (
+            "no response in time",
+            vec![
+                connect.clone(),
+                data(DOWN, &YES[..7], 0, c, 1000),
+                get.clone(),
+                data(UP, GET, c + g, y, 1300),
+                data(DOWN, &YES[7..], 7, c, 1301),
+                data(DOWN, OK, y, c + g, 1302),
+            ],
+            vec!["CONNECT a:80 200 0>0 whole tunnelled", "- - 200 0>2 request_missing"],
+        ),
+        (
+            "something is lost before the response",
+            vec![
+                connect.clone(),
+                get.clone(),
+                Event { what: What::Gap(10), ..data(UP, "", c + g, y, 1002) },
+                yes.clone(),
+                ok.clone(),
+            ],
+            vec!["CONNECT a:80 200 0>0 whole tunnelled,repaired", "- - 200 0>2 request_missing"],
+        ),
+        (
+            "what the client sent without waiting",
+            vec![connect, data(UP, GET, c, 0, 1001), yes, ok],
+            vec!["CONNECT a:80 200 0>0 whole tunnelled", "- - 200 0>2 request_missing"],
+        ),
+    ];
+    for (name, events, want) in &cases {
+        assert_eq!(summaries(events), *want, "{name}");
+        assert_eq!(summaries(&byte_by_byte(events)), *want, "{name}: byte by byte");
+        for (i, event) in events.iter().enumerate() {
+            let What::Data(bytes) = &event.what else { continue };
+            for at in 1..bytes.len() {
+                let parts = [&events[..i], &cut(event, at)[..], &events[i + 1..]].concat();
+                assert_eq!(summaries(&parts), *want, "{name}: event {i} cut at {at}");
+            }
+        }
+    }
+    // What is kept is bounded: past it, it is parsed as if it were no tunnel, and then dropped.
+    let mut small = ProtocolConfig::default();
+    small.limits.early_response_bytes_max = g as usize;
+    for (max, dropped) in [(g, 0), (g - 1, 1)] {
+        small.limits.early_response_bytes_max = max as usize;
+        let outcome = run_with(&small, false, &cases[0].1);
+        assert_eq!(outcome.counters.requests_tunnelled_total, dropped);
+    }
+}
+
+#[test]
 fn a_swapped_first_pair_of_a_midstream_flow_shifts_no_other() {
     let (up, down) = (28, 40);
     // As the stream stage sees it: the base of the requests is what the response acknowledged, until it is moved back.
