@@ -1,4 +1,5 @@
-//! The chunks of an SCTP packet (RFC 9260 §3.2 and §3.3; RFC 3758 §3.2, RFC 6525 §3.1).
+//! The chunks of an SCTP packet (RFC 9260 §3.2 and §3.3; RFC 6525 §3.1). A FORWARD TSN (RFC 3758) says nothing until its receiver acknowledges it, so it
+//! is none of them.
 
 /// What one DATA chunk says of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,6 @@ pub(super) enum Chunk<'a> {
     ShutdownAck,
     ShutdownComplete { reflected: bool },
     Abort { reflected: bool },
-    ForwardTsn { cumulative: u32 },
     Reconfig,
     Other,
 }
@@ -86,7 +86,6 @@ impl<'a> Chunks<'a> {
             8 => Chunk::ShutdownAck,
             14 => Chunk::ShutdownComplete { reflected },
             130 => Chunk::Reconfig,
-            192 => Chunk::ForwardTsn { cumulative: word(0)? },
             _ => Chunk::Other,
         })
     }

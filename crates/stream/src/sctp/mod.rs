@@ -196,6 +196,12 @@ impl Association {
         Self::new(packet, hash, Some(pending.client), dirs)
     }
 
+    /// Tells whether `side` is the server's, who has no reason to deceive; by the lower port, where no INIT was seen.
+    fn is_server(&self, side: Side) -> bool {
+        let port = |side| self.key.peer(side).port;
+        self.client.map_or_else(|| port(side) < port(side.flip()), |client| side != client)
+    }
+
     /// Returns when the association expires unless a packet comes before.
     fn deadline(&self, limits: &StreamLimits) -> Timestamp {
         let secs = if self.over {
@@ -549,9 +555,9 @@ impl<S: StreamSink> Work<'_, S> {
             // Only who took the client's cookie sends with that tag.
             return Some(Association::of_handshake(packet, hash, &pending));
         }
-        // Where no handshake was seen, or nobody can contradict, who goes on with a tag is believed.
+        // Whom nobody can contradict, or who is the server, is believed who goes on with a tag.
         let peer_seen = a.dirs[packet.side.flip() as usize].seen;
-        if a.client.is_none() || !peer_seen {
+        if a.is_server(packet.side) || !peer_seen {
             let count = match a.strange {
                 Some((side, tag, count)) if (side, tag) == (packet.side, packet.tag) => count + 1,
                 _ => 1,
@@ -573,14 +579,11 @@ impl<S: StreamSink> Work<'_, S> {
                 self.acknowledge(side, cumulative, now);
                 self.association.dirs[side as usize].shutdown = true;
             }
-            // Both sides have everything. Without the other's SHUTDOWN nobody believes it (RFC 9260 §9.2).
+            // Both sides have everything. Without the other's SHUTDOWN nobody believes it (RFC 9260 §9.2), and of a
+            // SHUTDOWN COMPLETE only who has sent a SHUTDOWN ACK, which has ended it already.
             Chunk::ShutdownAck | Chunk::ShutdownComplete { .. } => {
                 let peer = &self.association.dirs[side.flip() as usize];
-                let own = &self.association.dirs[side as usize];
-                if peer.shutdown
-                    || own.shutdown && matches!(chunk, Chunk::ShutdownComplete { .. })
-                    || !peer.seen
-                {
+                if !peer.seen || peer.shutdown && matches!(chunk, Chunk::ShutdownAck) {
                     self.flush(now);
                     self.end(None, now);
                 }
@@ -589,7 +592,6 @@ impl<S: StreamSink> Work<'_, S> {
                 self.flush(now);
                 self.end(Some(side), now);
             }
-            Chunk::ForwardTsn { cumulative } => self.skip(side, cumulative, now),
             // Streams may begin at SSN 0 again: nothing is lost, but what they go on with is taken as it comes.
             Chunk::Reconfig => self.association.dirs.iter_mut().for_each(|dir| dir.holes += 1),
             Chunk::Init { .. } | Chunk::Other => {}
@@ -711,16 +713,22 @@ impl<S: StreamSink> Work<'_, S> {
 
     /// Takes what `acker` says to have got of the other side.
     fn acknowledge(&mut self, acker: Side, cumulative: u32, now: Timestamp) {
+        let believed =
+            self.association.is_server(acker) || !self.association.dirs[acker.flip() as usize].seen;
         let dir = &mut self.association.dirs[acker.flip() as usize];
         let Some(next) = dir.next else { return };
         let ahead = cumulative.wrapping_add(1).wrapping_sub(next) as i32;
         if ahead > ACK_AHEAD_MAX {
             self.counters.sacks_out_of_window_total += 1;
         } else if ahead > 0 {
+            let upto = dir.next_off + ahead as u64;
+            // A client can acknowledge what its server has yet to send: of that counts what was seen behind the hole.
+            let behind = dir.held.last_key_value().map_or(dir.next_off, |(offset, _)| *offset);
+            let upto = if believed { upto } else { upto.min(behind) };
             if dir.acked <= dir.next_off {
                 (dir.acked_at, dir.evidence) = (now, 0);
             }
-            dir.acked = dir.acked.max(dir.next_off + ahead as u64);
+            dir.acked = dir.acked.max(upto);
         } else if ahead == 0 {
             dir.asked |= dir.hole_since.is_some();
         }
@@ -740,17 +748,6 @@ impl<S: StreamSink> Work<'_, S> {
                 let acked = dir.acked;
                 self.give_up_before(side, acked, now);
             }
-        }
-    }
-
-    /// The sender says that it will never send what is up to `cumulative` (RFC 3758).
-    fn skip(&mut self, side: Side, cumulative: u32, now: Timestamp) {
-        let dir = &self.association.dirs[side as usize];
-        let Some(next) = dir.next else { return };
-        let ahead = cumulative.wrapping_add(1).wrapping_sub(next) as i32;
-        if (1..=AHEAD_MAX).contains(&ahead) {
-            let target = dir.next_off + ahead as u64;
-            self.give_up_before(side, target, now);
         }
     }
 

@@ -252,7 +252,7 @@ fn what_is_lost_is_a_gap_of_its_stream_only() {
     ];
     for (name, chunks, want) in rows {
         // Given up for its age, on evidence, by the sender, and at the end.
-        for how in ["age", "acknowledged", "skipped", "end"] {
+        for how in ["age", "acknowledged", "end"] {
             let mut rig = Rig::new(limits());
             rig.shake();
             for chunk in chunks.iter() {
@@ -267,9 +267,6 @@ fn what_is_lost_is_a_gap_of_its_stream_only() {
                     for _ in 0..4 {
                         rig.server(&[chunk(4, 0, b"beat")]);
                     }
-                }
-                "skipped" => {
-                    rig.client(&[chunk(192, 0, &104u32.to_be_bytes())]);
                 }
                 _ => {}
             }
@@ -342,10 +339,42 @@ fn tags_tell_an_association_from_what_was_forged() {
     rig.packet(true, 88, &[chunk(10, 0, b"made up")]);
     rig.client(&[data(101, 0, 1, 3, "b")]);
     assert_eq!(rig.counters().packets_wrong_tag_total, 5);
+    // Nor a SHUTDOWN COMPLETE of whoever sent the SHUTDOWN itself.
+    rig.client(&[shutdown(499), chunk(14, 0, b"")]).server(&[data(500, 0, 0, 3, "answer")]);
     // With its own tag, or the reflected one where who sends has none, it ends.
     rig.packet(true, CLIENT_TAG, &[chunk(6, 1, b"")]).client(&[data(102, 0, 2, 3, "c")]);
     assert_eq!(rig.counters().chunks_dropped_after_close_total, 1);
-    assert_eq!(rig.finish(), ["0>ab|Rst", "0<|Rst"]);
+    assert_eq!(rig.finish(), ["0>ab|Rst", "0<answer|Rst"]);
+}
+
+#[test]
+fn what_a_client_says_to_have_got_or_never_to_send_hides_nothing() {
+    let mut rig = Rig::new(limits());
+    rig.shake().client(&[data(100, 0, 0, 3, "GET /")]);
+    // Its server has sent nothing yet, and has not been told of the gap.
+    rig.client(&[sack(540), chunk(192, 0, &150u32.to_be_bytes())]);
+    for _ in 0..5 {
+        rig.client(&[chunk(4, 0, b"beat")]);
+    }
+    rig.wait(SECOND).server(&[data(500, 0, 0, 3, "secret")]).client(&[data(101, 0, 1, 3, " next")]);
+    // What is seen behind a hole shows that it is one.
+    rig.server(&[data(502, 0, 2, 3, "!")]).client(&[sack(560)]);
+    for _ in 0..5 {
+        rig.client(&[chunk(4, 0, b"beat")]);
+    }
+    assert_eq!(rig.finish(), ["0>GET / next|CaptureEnd", "0<secret[6]!|CaptureEnd"]);
+}
+
+#[test]
+fn a_client_cannot_shake_off_an_association_that_was_joined_late() {
+    let mut rig = Rig::new(limits());
+    rig.server(&[data(900, 3, 70, 3, "answer")]).client(&[data(7, 3, 12, 3, "one")]);
+    for _ in 0..5 {
+        rig.packet(true, 1, &[sack(900)]);
+    }
+    rig.client(&[data(8, 3, 13, 3, "two")]);
+    assert_eq!(rig.finish()[0], "3~>onetwo|CaptureEnd");
+    assert_eq!(rig.counters().packets_wrong_tag_total, 5);
 }
 
 #[test]
