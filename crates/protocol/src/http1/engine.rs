@@ -967,6 +967,10 @@ impl Engine<'_> {
 
     /// Bytes that the capture never saw.
     pub(super) fn gap(&mut self, dir: Direction, len: u64, offset: u64) {
+        if self.ends_in_frames(dir) {
+            // Their connection goes on behind the gap.
+            return self.leave_rest(dir, Chunk::Gap { len, offset, seen: self.now });
+        }
         let d = dir.index();
         let mark = broken(self.is_request(dir), true);
         if matches!(self.s.halves[d].state, State::Tunnel { .. }) {

@@ -479,6 +479,14 @@ impl Engine<'_> {
         }
     }
 
+    /// Looks for frames that end exactly where the bytes do: at a gap, or at the end.
+    fn end_search(&mut self, dir: Direction) {
+        if matches!(self.s.halves[dir.index()].state, State::Find { .. }) {
+            let seen = self.half(dir).seen;
+            self.find(dir, &[], seen, true);
+        }
+    }
+
     /// Looks for a frame among what was kept and `bytes`.
     fn find(&mut self, dir: Direction, bytes: &[u8], seen: Timestamp, last: bool) {
         let half = &mut self.s.halves[dir.index()];
@@ -579,6 +587,7 @@ impl Engine<'_> {
 
     /// Bytes that the capture never saw.
     fn gap(&mut self, dir: Direction, len: u64, offset: u64) {
+        self.end_search(dir);
         let after = offset.saturating_add(len);
         let mark = broken(self.is_request(dir), true);
         let half = &mut self.s.halves[dir.index()];
@@ -641,10 +650,7 @@ impl Engine<'_> {
     }
 
     fn end(&mut self, dir: Direction) {
-        if matches!(self.s.halves[dir.index()].state, State::Find { .. }) {
-            let seen = self.half(dir).seen;
-            self.find(dir, &[], seen, true);
-        }
+        self.end_search(dir);
         let half = &mut self.s.halves[dir.index()];
         half.ended = true;
         let dropped = half.drop_uncounted() as u64;

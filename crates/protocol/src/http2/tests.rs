@@ -956,9 +956,42 @@ fn gaps_cost_what_they_hide() {
                 "5 GET /new 200 0>1 whole",
             ],
         ),
+        (
+            "between two gaps one frame is found",
+            vec![
+                client(&[head(1, &get("/a"))]),
+                down(&[settings(), frame(HEADERS, EH, 1, &[0x88])]),
+                (DOWN, What::Gap(17)),
+                down(&[frame(DATA, 0, 1, &[b'x'; 100])]),
+                (DOWN, What::Gap(17)),
+                // Not one that ends elsewhere.
+                down(&[frame(DATA, 0, 1, &[b'x'; 1000])[..900].to_vec()]),
+                (DOWN, What::Gap(17)),
+                down(&[frame(DATA, ES, 1, &[b'x'; 10]), settings()]),
+            ],
+            vec!["1 GET /a 200 0>110 [response_gap]"],
+        ),
     ] {
         check(name, false, &events, &want);
     }
+}
+
+#[test]
+fn joined_late_a_gap_costs_nothing_of_what_came_before_it() {
+    let (first, _, fresh) = warm();
+    let request = [frame(HEADERS, EH, 1, &first), frame(DATA, ES, 1, b"ask")].concat();
+    let next = frame(HEADERS, EH | ES, 3, &fresh);
+    let later = [(UP, What::Gap(17)), (UP, What::Data([next, settings()].concat()))];
+    let answers = down(&[ok(1, "one"), ok(3, "three")]);
+    let want = ["1 GET /hot 200 3>3 whole [midstream]", "3 GET /new 200 0>5 whole"];
+    let events = [(UP, What::Data(request.clone())), later[0].clone(), later[1].clone(), answers.clone()];
+    let (_, counters) = check("frames up to the gap", true, &events, &want);
+    assert_eq!(counters.flows_http2_total, 1);
+    // Frames that do not end there may be none.
+    let cut = (UP, What::Data(request[..request.len() - 1].to_vec()));
+    let events = [cut, later[0].clone(), later[1].clone(), answers];
+    let half = ["1 - - 200 0>3 [request_missing midstream]", "3 GET /new 200 0>5 whole"];
+    check("frames into the gap", true, &events, &half);
 }
 
 #[test]
