@@ -121,7 +121,7 @@ offpath_types::counters! {
         event_streams_total,
         /// Responses that the server held back for 5 s or more: long polls.
         long_polls_total,
-        /// Flows that became WebSocket connections.
+        /// Flows, and streams of HTTP/2, that became WebSocket connections.
         flows_websocket_total,
         /// WebSocket connections that ended and were handed on.
         websockets_ended_total,

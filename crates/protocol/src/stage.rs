@@ -129,7 +129,7 @@ pub(crate) struct FlowContext {
     /// What is known of the TLS connection around this layer, or outside of the proxy that named the client.
     pub(crate) told: Option<Arc<TlsFacts>>,
     /// Transactions emitted.
-    emitted: u32,
+    pub(crate) emitted: u32,
     /// Layers left behind: 0 on the wire itself.
     pub(crate) depth: u8,
     /// What was recognised on the flow before this layer.

@@ -3,7 +3,7 @@
 //! ```text
 //! ├ FIN RSV opcode ┼ MASK length ┼ 0, 2 or 8 bytes of length ┼ 0 or 4 of mask ┼ payload ┤
 //! ```
-//! In: chunks of both directions after a 101. Out: counters, and at the end one [`WebSocketEnd`]. The state is one frame's head per direction. A frame that
+//! In: chunks of both directions after a 101, or DATA of a stream of HTTP/2. Out: counters, and at the end one [`WebSocketEnd`]. The state is one frame's head per direction. A frame that
 //! breaks the framing, and bytes that the capture missed outside of a payload, end the counting of their direction;
 //! what breaks only a rule is counted and passed over.
 
@@ -109,7 +109,8 @@ pub(crate) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Begins; `opened_by` was answered with 101, and is to be emitted as number `index` of its flow.
+    /// Begins; `opened_by` was answered with 101, or in HTTP/2 with 200 (RFC 8441), and is to be emitted as number `index`
+    /// of its flow, or as [`WebSocket::opened_as`] says later.
     pub(crate) fn new(requests: Direction, kind: Kind, opened_by: &Transaction, index: u32) -> Self {
         let side = Side {
             state: State::Head { len: 0 },
@@ -132,6 +133,16 @@ impl WebSocket {
             server: WebSocketSide::default(),
         };
         Self { sides: [side; 2], requests, kind, end }
+    }
+
+    /// The transaction that opened it is number `index` of its flow.
+    pub(crate) fn opened_as(&mut self, index: u32) {
+        self.end.index = index;
+    }
+
+    /// Bytes of `dir` were lost, nobody knows how many.
+    pub(crate) fn lose(&mut self, dir: Direction, counters: &mut ProtocolCounters) {
+        self.sides[dir.index()].lose(counters);
     }
 
     /// Tells whether bytes of `dir` still matter.
@@ -181,8 +192,7 @@ impl Side {
                         Parsed::Frame(frame) => self.begin(frame, from_client, counters),
                         Parsed::Invalid => {
                             counters.websocket_frames_invalid_total += 1;
-                            counters.websocket_directions_lost_total += 1;
-                            self.state = State::Lost;
+                            self.lose(counters);
                         }
                     }
                     1
@@ -275,6 +285,11 @@ impl Side {
         }
     }
 
+    fn lose(&mut self, counters: &mut ProtocolCounters) {
+        counters.websocket_directions_lost_total += u64::from(self.state != State::Lost);
+        self.state = State::Lost;
+    }
+
     fn gap(&mut self, len: u64, from_client: bool, counters: &mut ProtocolCounters) {
         match self.state {
             State::Lost => counters.gap_bytes_ignored_total += len,
@@ -287,8 +302,7 @@ impl Side {
             }
             _ => {
                 counters.gap_bytes_lost_total += len;
-                counters.websocket_directions_lost_total += 1;
-                self.state = State::Lost;
+                self.lose(counters);
             }
         }
     }

@@ -599,7 +599,7 @@ impl Engine<'_> {
                 let pad = pad.unwrap_or(0);
                 let inside = len.min(u64::from(left));
                 let body = inside.min(u64::from(left - pad));
-                counters.gap_bytes_body_total += inside;
+                counters.gap_bytes_body_total += inside - body;
                 counters.gap_bytes_lost_total += len - inside;
                 self.body_gap(dir, stream, body);
                 if len > u64::from(left) {

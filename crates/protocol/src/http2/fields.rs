@@ -37,6 +37,8 @@ pub(crate) struct Fields {
     pub(super) framing: FramingFields,
     pub(super) grpc_status: Option<u32>,
     pub(super) is_grpc: bool,
+    /// A request asks for a WebSocket connection (RFC 8441).
+    pub(super) is_websocket: bool,
     pub(super) unresolved: u32,
     /// Fields are missing: the head is over a limit, or its block could not be decoded.
     pub(super) is_cut: bool,
@@ -122,6 +124,7 @@ impl Fields {
                 let end = |b: &u8| matches!(b, b'/' | b'\\' | b'?' | b'#' | ..=b' ');
                 self.authority = Some(self.keep(value.split(end).next().unwrap_or_default()));
             }
+            PROTOCOL => self.is_websocket = value == b"websocket",
             STATUS => {
                 self.status = number(value).and_then(|s| u16::try_from(s).ok()).filter(|_| value.len() == 3);
                 // Nothing is switched in HTTP/2 (RFC 9113 §8.6).

@@ -10,6 +10,7 @@ use super::hpack::{Decoder, HpackLimits};
 use crate::ProtocolLimits;
 use crate::facts::{BodyTap, ClientPrint};
 use crate::stage::{FlowContext, Kind};
+use crate::websocket::WebSocket;
 
 /// Where a direction stands.
 pub(super) enum State {
@@ -96,6 +97,9 @@ pub(super) struct Stream {
     pub(super) response: Side,
     pub(super) is_head: bool,
     pub(super) is_connect: bool,
+    pub(super) asks_websocket: bool,
+    /// Counts what it carries, once it is a WebSocket connection.
+    pub(super) websocket: Option<Box<WebSocket>>,
     /// The client reset it before it was answered.
     pub(super) is_taken_back: bool,
 }

@@ -7,7 +7,8 @@
 //! of them, the highest number and the losses of the direction tell.
 
 use offpath_types::{
-    Anomaly, BodyHint, Direction, FlowInfo, HttpVersion, Pace, RpcFacts, Span, Timestamp, Transaction,
+    Anomaly, BodyHint, Chunk, Connection, Direction, FlowInfo, HttpVersion, Pace, RpcFacts, Span, Timestamp,
+    Transaction,
 };
 
 use super::engine::{Engine, broken, has_gap};
@@ -16,7 +17,8 @@ use super::session::{Block, Side, Stream};
 use crate::head::{RequestHead, ResponseHead};
 use crate::http1::LONG_POLL_NANOS;
 use crate::kept::OPEN_SHARE;
-use crate::stage::Seen;
+use crate::stage::{Kind, Seen};
+use crate::websocket::WebSocket;
 
 /// How long a request waits for a response on a flow that never showed one: longer than mirrors reorder.
 const ONE_SIDED_WAIT_NANOS: u64 = 200_000_000;
@@ -111,6 +113,7 @@ impl Engine<'_> {
         stream.request.content_length = fields.framing.length();
         stream.is_head = method == b"HEAD";
         stream.is_connect = method == b"CONNECT";
+        stream.asks_websocket = stream.is_connect && fields.is_websocket;
         if (stream.is_connect || method == b"TRACE") && fields.framing.announces_body() {
             tx.anomalies.insert(Anomaly::BodyUnexpected);
         }
@@ -182,6 +185,10 @@ impl Engine<'_> {
             }
             if stream.is_connect && (200..300).contains(&status) {
                 stream.tx.anomalies.insert(Anomaly::Tunnelled);
+                if stream.asks_websocket && !block.end_stream {
+                    self.http.counters.flows_websocket_total += 1;
+                    stream.websocket = Some(Box::new(WebSocket::new(dir.flip(), Kind::Http2, &stream.tx, 0)));
+                }
             }
         }
         let streamed = stream.tx.pace == Pace::Streamed;
@@ -285,6 +292,8 @@ impl Engine<'_> {
             response: Side::default(),
             is_head: false,
             is_connect: false,
+            asks_websocket: false,
+            websocket: None,
             is_taken_back: false,
         };
         self.http.open_requests += 1;
@@ -293,8 +302,16 @@ impl Engine<'_> {
 
     /// Body bytes without their padding.
     pub(super) fn body(&mut self, dir: Direction, id: u32, bytes: &[u8], seen: Timestamp) {
-        self.http.counters.bytes_body_total += bytes.len() as u64;
         let request = self.is_request(dir);
+        let stream = self.s.streams.get_mut(&id);
+        let counters = &mut self.http.counters;
+        match stream.and_then(|stream| stream.websocket.as_deref_mut()) {
+            Some(socket) => {
+                let chunk = Chunk::Data { bytes, offset: 0, peer_acked: None, seen };
+                socket.chunk(dir, chunk, counters);
+            }
+            None => counters.bytes_body_total += bytes.len() as u64,
+        }
         let Some(stream) = self.s.streams.get_mut(&id) else { return };
         let (side, tx) = stream.side(request);
         if side.done {
@@ -310,6 +327,12 @@ impl Engine<'_> {
     /// Missing body bytes of which the length is known.
     pub(super) fn body_gap(&mut self, dir: Direction, id: u32, len: u64) {
         let request = self.is_request(dir);
+        let (stream, seen) = (self.s.streams.get_mut(&id), self.now);
+        let counters = &mut self.http.counters;
+        match stream.and_then(|stream| stream.websocket.as_deref_mut()) {
+            Some(socket) => socket.chunk(dir, Chunk::Gap { len, offset: 0, seen }, counters),
+            None => counters.gap_bytes_body_total += len,
+        }
         let Some(stream) = self.s.streams.get_mut(&id) else { return };
         let (side, tx) = stream.side(request);
         if side.done {
@@ -425,6 +448,10 @@ impl Engine<'_> {
         let request = self.is_request(dir);
         let mut answered = Vec::new();
         for (id, stream) in &mut self.s.streams {
+            let done = stream.side(request).0.done;
+            if let Some(socket) = stream.websocket.as_deref_mut().filter(|_| !done) {
+                socket.lose(dir, &mut self.http.counters);
+            }
             let (side, tx) = stream.side(request);
             if side.head && !side.done {
                 side.cut = true;
@@ -504,11 +531,16 @@ impl Engine<'_> {
                 None => {}
             }
         }
-        let Stream { mut tx, request, response, .. } = *stream;
+        let Stream { mut tx, request, response, websocket, .. } = *stream;
         tx.complete = request.whole && response.whole;
         judge_rpc(&mut tx);
         let upgraded = tx.status == Some(101);
         let seen = if !request.head { Seen::Response } else { Seen::of_request(response.head || upgraded) };
+        if let Some(mut socket) = websocket {
+            self.http.counters.websockets_ended_total += 1;
+            socket.opened_as(self.s.context.emitted);
+            self.http.connections().push(Connection::WebSocket(Box::new(socket.close(self.now))));
+        }
         self.http.emit(&mut self.s.context, self.flow, self.now, tx, seen, self.out);
     }
 }

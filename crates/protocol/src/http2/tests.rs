@@ -1,8 +1,8 @@
 //! Dialogues made of frames; each is run whole, and again cut at every byte.
 
 use offpath_types::{
-    BodyHint, Chunk, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Pace, Peer, Timestamp,
-    Transaction, TunnelId,
+    BodyHint, Chunk, Connection, Direction, EndReason, FlowInfo, FlowKey, Host, IdentityKey, Pace, Peer,
+    Timestamp, Transaction, TunnelId, WebSocketEnd, WebSocketSide,
 };
 
 use crate::{Http, ProtocolConfig, ProtocolCounters};
@@ -88,6 +88,16 @@ fn run(
     events: &[Event],
     cuts: impl Fn(usize) -> Vec<usize>,
 ) -> (Vec<Transaction>, ProtocolCounters) {
+    let (txs, counters, _) = run_told(config, midstream, events, cuts);
+    (txs, counters)
+}
+
+fn run_told(
+    config: &ProtocolConfig,
+    midstream: bool,
+    events: &[Event],
+    cuts: impl Fn(usize) -> Vec<usize>,
+) -> (Vec<Transaction>, ProtocolCounters, Vec<WebSocketEnd>) {
     let peer = |last, port| Peer { host: Host::from_v4([10, 0, 0, last]), port };
     let (key, client_side) = FlowKey::new(peer(1, 40_000), peer(2, 80), TunnelId(0));
     let opened = Timestamp::from_nanos(7);
@@ -130,7 +140,13 @@ fn run(
     http.close(s, &flow, now, &mut out);
     assert_eq!((http.held_bytes(), http.open_requests()), (0, 0));
     crate::http1::assert_balanced(http.counters());
-    (out, *http.counters())
+    let told = std::mem::take(http.connections()).into_iter().filter_map(|c| match c {
+        Connection::WebSocket(end) => Some(*end),
+        Connection::Handshake(_) => None,
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!(told.len() as u64, http.counters().websockets_ended_total);
+    (out, *http.counters(), told)
 }
 
 /// `1 GET /path 200 5>7 whole [anomalies]`
@@ -1308,5 +1324,133 @@ fn the_late_answer_to_a_request_that_was_given_up_is_a_half() {
             ]
         );
         assert_eq!((counters.pipeline_overflow_total, counters.http2_heads_stale_total), (1, 1), "once");
+    }
+}
+
+#[test]
+fn websockets_of_streams_are_counted() {
+    let ask = |protocol: &str, id| {
+        let list = [
+            (":method", "CONNECT"),
+            (":protocol", protocol),
+            (":scheme", "http"),
+            (":path", "/chat"),
+            (":authority", "h"),
+        ];
+        frame(HEADERS, EH, id, &fields(&list))
+    };
+    let yes = |id| frame(HEADERS, EH, id, &[0x88]);
+    // A message and a close each; the client's are masked with zeros.
+    let (hi, bye) = ([&[0x81, 0x82, 0, 0, 0, 0][..], b"hi"].concat(), [0x88, 0x82, 0, 0, 0, 0, 3, 0xe8]);
+    let (answer, gone) = ([&[0x81, 3][..], b"you"].concat(), [0x88, 2, 3, 0xe9]);
+    let both = |id, end: u8| {
+        [
+            up(&[frame(DATA, 0, id, &hi[..4]), frame(DATA, 0, id, &hi[4..])]),
+            down(&[frame(DATA, 0, id, &answer), frame(DATA, end, id, &gone)]),
+            up(&[frame(DATA, end, id, &bye)]),
+        ]
+    };
+    let side = |messages, control_frames, bytes, close, lost| WebSocketSide {
+        messages,
+        control_frames,
+        bytes,
+        close,
+        lost,
+        compressed: 0,
+    };
+    let whole = (side(1, 1, 16, Some(1000), false), side(1, 1, 9, Some(1001), false));
+    let chat = "1 CONNECT /chat 200 16>9 whole [tunnelled]";
+    let lost_frames = [up(&[frame(DATA, 0, 1, &hi)]), (UP, What::Gap(20)), up(&[frame(PING, 0, 0, &[0; 8])])];
+    let cases: Vec<(&str, Vec<Event>, Vec<&str>, Vec<_>)> = vec![
+        (
+            "whole",
+            [vec![client(&[ask("websocket", 1)]), down(&[settings(), yes(1)])], both(1, ES).to_vec()]
+                .concat(),
+            vec![chat],
+            vec![(0, whole)],
+        ),
+        (
+            "beside a request, ended with the connection",
+            [
+                vec![client(&[ask("websocket", 1)]), down(&[settings(), yes(1)])],
+                both(1, 0).to_vec(),
+                vec![up(&[frame(HEADERS, EH | ES, 3, &get("/a"))]), down(&[ok(3, "x")])],
+            ]
+            .concat(),
+            vec![
+                "3 GET /a 200 0>1 whole",
+                "1 CONNECT /chat 200 16>9 [request_truncated response_truncated tunnelled]",
+            ],
+            vec![(1, whole)],
+        ),
+        (
+            "reset",
+            vec![
+                client(&[ask("websocket", 1)]),
+                down(&[settings(), yes(1), frame(DATA, 0, 1, &answer)]),
+                up(&[frame(RST, 0, 1, &[0, 0, 0, 8])]),
+            ],
+            vec!["1 CONNECT /chat 200 0>5 [request_truncated response_truncated tunnelled stream_reset]"],
+            vec![(0, (side(0, 0, 0, None, false), side(1, 0, 5, None, false)))],
+        ),
+        (
+            "a gap in a payload",
+            vec![
+                client(&[ask("websocket", 1)]),
+                down(&[settings(), yes(1)]),
+                (
+                    DOWN,
+                    What::Data(
+                        [frame(DATA, ES, 1, &[&answer[..], &gone].concat())[..9 + 2].to_vec()].concat(),
+                    ),
+                ),
+                (DOWN, What::Gap(3)),
+                (DOWN, What::Data(gone.to_vec())),
+                up(&[frame(DATA, ES, 1, &bye)]),
+            ],
+            vec!["1 CONNECT /chat 200 8>9 [response_gap tunnelled]"],
+            vec![(0, (side(0, 1, 8, Some(1000), false), side(1, 1, 6, Some(1001), false)))],
+        ),
+        (
+            "frames are lost",
+            [vec![client(&[ask("websocket", 1)]), down(&[settings(), yes(1)])], lost_frames.to_vec()]
+                .concat(),
+            vec!["1 CONNECT /chat 200 8>0 [request_gap response_truncated tunnelled]"],
+            vec![(0, (side(1, 0, 8, None, true), side(0, 0, 0, None, false)))],
+        ),
+        (
+            "refused",
+            vec![
+                client(&[ask("websocket", 1)]),
+                down(&[settings(), frame(HEADERS, EH | ES, 1, &fields(&[(":status", "403")]))]),
+                up(&[frame(DATA, ES, 1, &hi)]),
+            ],
+            vec!["1 CONNECT /chat 403 8>0 whole"],
+            vec![],
+        ),
+        (
+            "another protocol",
+            [vec![client(&[ask("connect-udp", 1)]), down(&[settings(), yes(1)])], both(1, ES).to_vec()]
+                .concat(),
+            vec![chat],
+            vec![],
+        ),
+    ];
+    for (name, events, want, sockets) in cases {
+        check(name, false, &events, &want);
+        let config = ProtocolConfig::default();
+        for cuts in [false, true] {
+            let cuts = |len| if cuts { (1..len).collect() } else { Vec::new() };
+            let (txs, c, told) = run_told(&config, false, &events, cuts);
+            let got: Vec<_> = told.iter().map(|end| (end.index, (end.client, end.server))).collect();
+            assert_eq!(got, sockets, "{name}");
+            assert_eq!(c.flows_websocket_total, sockets.len() as u64, "{name}");
+            let bytes: u64 = told.iter().map(|end| end.client.bytes + end.server.bytes).sum();
+            assert_eq!(c.bytes_websocket_total, bytes, "{name}");
+            for end in &told {
+                let tx = txs.iter().find(|tx| tx.index == end.index).unwrap();
+                assert_eq!((&*end.endpoint, end.flow_id), (tx.text.get(tx.endpoint), tx.flow_id), "{name}");
+            }
+        }
     }
 }
