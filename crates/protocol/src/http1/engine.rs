@@ -1018,9 +1018,6 @@ impl Engine<'_> {
             State::Head(scan) => self.salvage(dir, scan, true),
             State::Search | State::Fresh => {
                 let len = half.take().len() as u64;
-                if let Some(finders) = self.s.finders.as_deref_mut() {
-                    finders[d] = None;
-                }
                 self.http.counters.skipped_bytes_search_total += len;
             }
             State::Close | State::Start | State::Preface { .. } | State::Tunnel { .. } | State::Dead(_) => {}

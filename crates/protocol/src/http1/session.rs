@@ -391,7 +391,12 @@ impl Session {
         last: bool,
     ) -> (Option<usize>, usize) {
         let finders = self.finders.get_or_insert_default();
-        let finder = finders[dir.index()].get_or_insert_with(|| FrameFinder::new(from, NEEDED_UNKNOWN));
+        let new = || FrameFinder::new(from, NEEDED_UNKNOWN);
+        let finder = finders[dir.index()].get_or_insert_with(new);
+        if finder.keep_from() < from {
+            // Bytes that it needs were lost or given up: the search begins anew.
+            *finder = new();
+        }
         let place = |offset: u64| usize::try_from(offset - from).unwrap_or(usize::MAX).min(bytes.len());
         (finder.find(bytes, from, last).map(place), place(finder.keep_from()))
     }

@@ -1196,6 +1196,31 @@ fn the_pieces_of_a_held_response_are_bounded() {
 }
 
 #[test]
+fn a_search_whose_bytes_were_given_up_begins_anew() {
+    // What may begin HTTP/2 is kept from its first byte on; the last two parts come after it was given up.
+    for kept in ["PRI * HT", "\0\0\x04\x08\0\0\0\0\0\0\0\0\x01\0\0\x04\x08\0\0"] {
+        let mut config = ProtocolConfig::default();
+        config.limits.held_bytes_max = 40;
+        let mut http = Http::new(config, IdentityKey::new([1; 32]));
+        let (flow, mut out) = (flow(true), Vec::new());
+        let mut sessions: Vec<_> = (0..8).map(|_| http.open(&flow)).collect();
+        let mut offset = 0;
+        for part in [kept, "a", "bc", kept] {
+            for session in &mut sessions {
+                feed(&mut http, session, &flow, &data(UP, part, offset, 0, 1), &mut out);
+            }
+            offset += part.len() as u64;
+        }
+        assert!(http.counters().skipped_bytes_held_full_total > 0);
+        for session in sessions {
+            http.close(session, &flow, Timestamp::from_nanos(1), &mut out);
+        }
+        assert_eq!(http.held_bytes(), 0);
+        assert_balanced(http.counters());
+    }
+}
+
+#[test]
 fn what_one_shard_holds_is_not_on_the_books_of_another() {
     let mut config = ProtocolConfig::default();
     config.limits.held_bytes_max = 200;
