@@ -88,6 +88,7 @@ fn run_inline(
     worker.set_keys(keys.store());
     let mut writer = judge.records_wanted().then(|| RecordWriter::new(format));
     let mut merge = Merge::new(1);
+    let following = matches!(source, Input::Stream(_));
     let (mut since, mut now) = (0u32, Timestamp::ZERO);
     let (mut batch, mut eras, mut era) = (Batch::default(), Eras::default(), 0);
     loop {
@@ -140,7 +141,8 @@ fn run_inline(
             }
             era = mark.era;
             progress.update(source.progress());
-            if idle {
+            // A source that is busy is never idle, and somebody may watch.
+            if idle || following {
                 judge.flush()?;
             }
         }
