@@ -337,7 +337,7 @@ impl Planner {
                 Action::Tag | Action::Review => {
                     let id = tx.id();
                     self.counters.decided_total += 1;
-                    let decision = self.decision(tx, verdict, proposal, &wish, vec![id]);
+                    let decision = self.decision(tx, verdict, proposal, &wish, vec![id], false);
                     out.push(Event::Decision(decision));
                 }
                 Action::Unblock | Action::Allow => self.counters.scope_invalid_total += 1,
@@ -366,7 +366,9 @@ impl Planner {
                 held.is_some_and(|h| h.action == Action::Block && proposal.action == Action::Challenge);
             let same = held.is_some_and(|h| h.action == proposal.action);
             let left = held.map_or(0, |h| h.expires.nanos_since(self.now));
-            if stronger || (same && left >= ttl_nanos / 2) {
+            // A transaction that was handed on late may bring nothing that is not in force anyway.
+            let longer = held.is_none_or(|h| tx.ended.plus_nanos(ttl_nanos) > h.expires);
+            if stronger || (same && (left >= ttl_nanos / 2 || !longer)) {
                 self.counters.duplicate_total += 1;
                 return;
             }
@@ -427,7 +429,7 @@ impl Planner {
         }
         self.counters.narrowed_total += u64::from(narrowed);
         let evidence = self.evidence_of(&key, tx);
-        let decision = self.decision(tx, verdict, proposal, &key, evidence);
+        let decision = self.decision(tx, verdict, proposal, &key, evidence, extend);
         let expires = decision.time.plus_secs(u64::from(decision.ttl_secs));
         self.numbers += 1;
         let mut entry = ActiveDecision {
@@ -468,7 +470,7 @@ impl Planner {
         }
         self.counters.decided_total += 1;
         let evidence = self.evidence_of(&wish, tx);
-        let decision = self.decision(tx, verdict, proposal, &wish, evidence);
+        let decision = self.decision(tx, verdict, proposal, &wish, evidence, false);
         out.push(Event::Decision(decision));
     }
 
@@ -550,12 +552,16 @@ impl Planner {
         proposal: &Proposal,
         key: &MatchKey,
         transactions: Vec<String>,
+        extends: bool,
     ) -> Decision {
         let matches = match_values(key, tx);
         let policy = self.policy(proposal);
-        // Two applications of one client at one time are two decisions.
-        let each =
-            if matches!(proposal.action, Action::Tag | Action::Review) { tx.id() } else { String::new() };
+        // Two applications of one client at one time are two decisions, and so is what makes one last longer.
+        let each = if extends || matches!(proposal.action, Action::Tag | Action::Review) {
+            tx.id()
+        } else {
+            String::new()
+        };
         let reason = |c: &offpath_types::Contribution| Reason {
             signal: c.signal.to_owned(),
             value: c.value,

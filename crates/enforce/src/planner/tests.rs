@@ -385,6 +385,27 @@ fn an_account_at_risk_is_reported_once_an_hour() {
     assert_eq!(go(3600), ["3600: risk abab 12"]);
 }
 
+#[test]
+fn what_makes_a_block_last_longer_is_a_decision_of_its_own() {
+    let mut p = Planner::new(config());
+    let mut out = Vec::new();
+    let scope: &[EntityKind] = &[EntityKind::Ip, EntityKind::Endpoint];
+    // Two transactions that end at one time, the second with a longer life; and again, which brings nothing.
+    for (number, ttl) in [(0, 1), (1, 96), (2, 96)] {
+        let tx = with_session(tx("192.0.2.32", number, 7), 32);
+        p.plan(&tx, &verdict(&tx, Action::Block, scope, ttl), &mut out);
+    }
+    let ids: Vec<&str> = out.iter().map(Event::id).collect();
+    assert_eq!(ids.len(), 2);
+    assert_ne!(ids[0], ids[1]);
+    // Handed on so late that most of the first block is over: the same end, so no other decision.
+    let mut late = with_session(tx("192.0.2.32", 3, 7), 32);
+    late.emitted = late.ended.plus_secs(90);
+    p.plan(&late, &verdict(&late, Action::Block, scope, 96), &mut out);
+    assert_eq!((out.len(), p.counters().duplicate_total), (2, 2));
+    assert_balanced(&p);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
