@@ -149,6 +149,11 @@ bench-live: build ## drop curves of Offpath and Suricata at rising packet rates:
 	$(SUDO) crates/testkit/lab/install-suricata.sh
 	$(SUDO) crates/testkit/lab/bench-live.py $(abspath $(OFFPATH)) $(abspath $(TESTKIT)) docs/reference/benchmarks
 
+.PHONY: bench-handover
+bench-handover: build ## CPU of handing tunnelled segments over between live workers (needs root, a calm machine)
+	$(call need,iproute2 python3 tcpreplay)
+	$(SUDO) crates/testkit/lab/bench-handover.py $(abspath $(OFFPATH)) $(abspath $(TESTKIT))
+
 .PHONY: fuzz-smoke
 fuzz-smoke: ## 30 seconds per fuzz target (needs a nightly compiler and cargo-fuzz)
 	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "fuzzing needs a nightly compiler: rustup toolchain install nightly"; exit 1; }
