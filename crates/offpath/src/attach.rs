@@ -455,16 +455,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// Feeds `count` connections with one transaction each.
-    fn feed(worker: &mut Worker, ledger: &mut Ledger, count: u16) {
+    /// Feeds `count` connections with one transaction each, from client port `first` on.
+    fn feed(worker: &mut Worker, ledger: &mut Ledger, first: u16, count: u16) {
         let mut decoder = Decoder::new(Config::default().decoder_limits(&IdentityKey::new([7; 32])));
-        for port in 0..count {
+        for port in first..first + count {
             let start = Timestamp::from_parts(1, 0);
-            let mut talk = Conversation::new(
-                ([192, 0, 2, 1], 2000 + port).into(),
-                ([198, 51, 100, 1], 80).into(),
-                start,
-            );
+            let mut talk =
+                Conversation::new(([192, 0, 2, 1], port).into(), ([198, 51, 100, 1], 80).into(), start);
             talk.handshake();
             let script = ">>>\nGET / HTTP/1.1\nHost: a.example\n\n<<<\nHTTP/1.1 204 No Content\n\n";
             talk.script(script).unwrap().close();
@@ -493,7 +490,7 @@ mod tests {
         let (sender, receiver) = bounded(1);
         // Nobody receives: the first batch fills the queue, the two after it are dropped.
         for (round, transactions) in [3, 5, 7].into_iter().enumerate() {
-            feed(&mut worker, &mut ledger, transactions);
+            feed(&mut worker, &mut ledger, 2000 + 100 * round as u16, transactions);
             let now = Timestamp::from_parts(2 + round as u64, 0);
             hand_on(0, now, &mut worker, &sender, &shared, None);
         }
@@ -523,8 +520,10 @@ mod tests {
         let mut worker = config.worker_of_lane(1, &IdentityKey::new([7; 32]));
         let shared = Shared::new(Arc::default(), 1, None);
         let (sender, receiver) = bounded(8);
+        let mut first = 2000;
         let mut hand = |transactions, bytes_waiting| {
-            feed(&mut worker, &mut Ledger::default(), transactions);
+            first += 100;
+            feed(&mut worker, &mut Ledger::default(), first, transactions);
             shared.waiting.store(bytes_waiting, Ordering::Relaxed);
             hand_on(0, Timestamp::from_parts(2, 0), &mut worker, &sender, &shared, None);
             (receiver.try_iter().count(), shared.waiting.load(Ordering::Relaxed) - bytes_waiting)

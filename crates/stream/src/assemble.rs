@@ -8,7 +8,7 @@ use offpath_types::{Chunk, EndReason, Side, Timestamp};
 
 use crate::conn::{
     BASED, BYPASS, CONFLICT, Conn, Dir, END_GIVEN, ENDED, FIN_ACKED, FIN_REACHED, MIDSTREAM, NO_FIN, RESET,
-    SEEN, SOFT,
+    SEEN, SOFT, UNBASED,
 };
 use crate::hold::{Acked, Fresh, Held, Hold, SEGMENT_OVERHEAD};
 use crate::slab::{NONE, Slab};
@@ -133,7 +133,7 @@ impl<S: StreamSink> Assembly<'_, S> {
     pub(crate) fn accept(&mut self, side: Side, run: &Run<'_>) -> Accepted {
         let dir = self.conn.dir_mut(side);
         let in_order = run.seq == dir.next
-            && dir.flags & (BASED | SOFT | ENDED | BYPASS | RESET) == BASED
+            && dir.flags & (BASED | SOFT | ENDED | BYPASS | RESET | UNBASED) == BASED
             && dir.hold == NONE
             && dir.fin_off == NO_FIN;
         if in_order && !run.fin && !run.bytes.is_empty() {
@@ -217,7 +217,7 @@ impl<S: StreamSink> Assembly<'_, S> {
             }
         } else if start == end {
             count_used_up(counters, run);
-        } else if start == next_off {
+        } else if start == next_off && !dir.has(UNBASED) {
             if bytes.is_empty() {
                 counters.segments_empty_total += 1;
             } else {
@@ -258,9 +258,9 @@ impl<S: StreamSink> Assembly<'_, S> {
         Accepted::Ours
     }
 
-    /// Takes an acknowledgement sent by `acker`: what it says about the other direction.
+    /// Takes an acknowledgement sent by `acker`, in a segment that begins at `seq`: what it says about the other direction.
     #[inline]
-    pub(crate) fn acknowledge(&mut self, acker: Side, ack: u32, now: Timestamp) {
+    pub(crate) fn acknowledge(&mut self, acker: Side, seq: u32, ack: u32, now: Timestamp) {
         let side = acker.flip();
         let dir = self.conn.dir_mut(side);
         if dir.flags & BASED != 0 && dir.hold == NONE {
@@ -269,15 +269,28 @@ impl<S: StreamSink> Assembly<'_, S> {
                 return;
             }
         }
-        self.acknowledge_slow(side, ack, now);
+        self.acknowledge_slow(side, seq, ack, now);
     }
 
     #[cold]
-    fn acknowledge_slow(&mut self, side: Side, ack: u32, now: Timestamp) {
+    fn acknowledge_slow(&mut self, side: Side, seq: u32, ack: u32, now: Timestamp) {
         let ahead_max = self.core.limits.ack_ahead_max;
+        // A client begins with an acknowledgement of the server's SYN alone; what it says later proves no start.
+        let first = !self.expects_answer(side) || seq == self.conn.dir(side.flip()).base();
         let dir = self.conn.dir_mut(side);
         if !dir.has(BASED) {
-            *dir = Dir::based(ack, SOFT | MIDSTREAM);
+            if first {
+                *dir = Dir::based(ack, SOFT | MIDSTREAM);
+            }
+            return;
+        }
+        if dir.has(UNBASED) {
+            let (ahead, fin_off) = (i64::from(dir.ahead(ack)), dir.fin_off);
+            let shown = self.hold(side).and_then(Hold::first_start).unwrap_or(fin_off);
+            let before = i64::try_from(shown).unwrap_or(i64::MAX).saturating_sub(ahead);
+            if first && (0..=i64::from(self.core.limits.window_ahead_max)).contains(&before) {
+                self.start_at(side, Some(ack), now);
+            }
             return;
         }
         let ahead = dir.ahead(ack);
@@ -301,8 +314,10 @@ impl<S: StreamSink> Assembly<'_, S> {
             return;
         }
         if dir.has(FIN_REACHED) && ahead == 1 {
-            dir.flags |= FIN_ACKED;
-            self.settle(side, now);
+            if side == self.conn.info.client_side {
+                self.conn.dir_mut(side).flags |= FIN_ACKED;
+                self.settle(side, now);
+            }
             return;
         }
         if dir.has(BYPASS) {
@@ -338,6 +353,9 @@ impl<S: StreamSink> Assembly<'_, S> {
     ///
     /// Both directions end as soon as nothing that the mirror may have delayed is missing.
     pub(crate) fn reset(&mut self, side: Side, seq: u32, now: Timestamp) -> bool {
+        if self.conn.dir(side).has(UNBASED) {
+            self.start_at(side, None, now);
+        }
         let limits = &self.core.limits;
         let dir = self.conn.dir(side);
         let mut overtaken = 0;
@@ -358,9 +376,12 @@ impl<S: StreamSink> Assembly<'_, S> {
                 continue;
             }
             if dir.has(FIN_REACHED) {
-                self.end(s, EndReason::Fin, now);
+                if s == client || !self.lacks(client) {
+                    self.end(s, EndReason::Fin, now);
+                }
                 continue;
             }
+            let dir = self.conn.dir_mut(s);
             dir.flags |= RESET;
             let reach = if dir.has(BYPASS) { 0 } else { reach };
             if dir.hold != NONE || reach > dir.next_off {
@@ -413,6 +434,10 @@ impl<S: StreamSink> Assembly<'_, S> {
 
     /// Gives up the first hole of `side`, because memory is needed.
     pub(crate) fn give_up_first(&mut self, side: Side, now: Timestamp) {
+        if self.conn.dir(side).has(UNBASED) {
+            self.start_at(side, None, now);
+            return;
+        }
         let fin_off = self.conn.dir(side).fin_off;
         let Some(hold) = self.hold(side) else { return };
         let target = match (hold.first_start(), hold.evidence) {
@@ -448,6 +473,53 @@ impl<S: StreamSink> Assembly<'_, S> {
         *self.conn.dir_mut(side) = Dir::based(base, 0);
     }
 
+    /// Tells whether `side` is a server whose SYN+ACK is yet to say where it begins, in a connection seen from its SYN.
+    fn expects_answer(&self, side: Side) -> bool {
+        let client = self.conn.info.client_side;
+        side != client && self.conn.dir(client).flags & (BASED | SOFT | MIDSTREAM) == BASED
+    }
+
+    /// Lets a direction begin that was held because its start was not known: at `base`, or with the first bytes held
+    /// where nothing told.
+    #[cold]
+    pub(crate) fn start_at(&mut self, side: Side, base: Option<u32>, now: Timestamp) {
+        let window = i64::from(self.core.limits.window_ahead_max);
+        let dir = self.conn.dir_mut(side);
+        dir.flags &= !UNBASED;
+        let (from, fin_off, hold_id) = (dir.next, dir.fin_off, dir.hold);
+        let Some(hold) = self.core.holds.get_mut(hold_id) else { return };
+        let shown = hold.first_start();
+        let first = shown.unwrap_or(fin_off).min(i64::MAX as u64) as i64;
+        let by = base.map_or(first, |base| i64::from(base.wrapping_sub(from) as i32));
+        if (first - by).abs() > window || base.is_none() && shown.is_none() {
+            // Bytes of another connection, or nothing but a FIN, which says too little: it must not hide what comes.
+            self.core.counters.fins_contradicted_total += u64::from(fin_off != NO_FIN);
+            self.core.counters.bytes_dropped_out_of_window_total += self.drop_hold(side);
+            *self.conn.dir_mut(side) = base.map_or(Dir::new(), |base| Dir::based(base, SEEN));
+            return;
+        }
+        let (bytes, segments) = hold.shift(by);
+        hold.hole_since = hold.held.front().map(|held| held.seen).or(hold.hole_since);
+        self.core.held_bytes -= bytes;
+        self.core.held_segments -= segments;
+        self.core.counters.bytes_dropped_before_base_total += bytes;
+        let dir = self.conn.dir_mut(side);
+        dir.next = from.wrapping_add(by as u32);
+        if fin_off != NO_FIN {
+            match fin_off.checked_add_signed(-by) {
+                Some(offset) => dir.fin_off = offset,
+                None => withdraw_fin(dir, &mut self.core.counters),
+            }
+        }
+        self.drain(side, now);
+        self.settle(side, now);
+    }
+
+    /// Tells whether bytes or a FIN of `side` are missing that may still come.
+    fn lacks(&self, side: Side) -> bool {
+        !self.conn.dir(side).has(ENDED) && self.hold(side).is_some_and(Hold::lacks)
+    }
+
     fn hold(&self, side: Side) -> Option<&Hold> {
         self.core.holds.get(self.conn.dir(side).hold)
     }
@@ -476,8 +548,12 @@ impl<S: StreamSink> Assembly<'_, S> {
     /// Finds out where the stream begins, at the first bytes of a midstream direction.
     fn find_base(&mut self, side: Side, run: &Run<'_>) {
         let window = i64::from(self.core.limits.window_ahead_max);
+        let expects_answer = self.expects_answer(side);
         let dir = self.conn.dir_mut(side);
-        if !dir.has(BASED) {
+        if !dir.has(BASED) && expects_answer {
+            let base = run.seq.wrapping_sub(self.core.limits.window_ahead_max / 2);
+            *dir = Dir::based(base, MIDSTREAM | UNBASED | dir.flags);
+        } else if !dir.has(BASED) {
             *dir = Dir::based(run.seq, MIDSTREAM | dir.flags);
         } else if dir.has(SOFT) && run.len() > 0 {
             dir.flags &= !SOFT;
@@ -599,6 +675,10 @@ impl<S: StreamSink> Assembly<'_, S> {
             {
                 return;
             }
+            if self.conn.dir(side).has(UNBASED) {
+                self.start_at(side, None, now);
+                continue;
+            }
             if hold.stalled {
                 // What the receiver has not taken may be made up; the bytes that it asks for come first.
                 let bytes = limits.held_bytes_per_direction_max;
@@ -640,6 +720,13 @@ impl<S: StreamSink> Assembly<'_, S> {
         let fin_off = self.conn.dir(side).fin_off;
         let Some(hold) = self.core.holds.get_mut(self.conn.dir(side).hold) else { return };
         let (due, at) = (hold.due, hold.due.max(not_before));
+        // Where the other side begins is to be known when bytes that acknowledge it go on.
+        for side in [side.flip(), side] {
+            if self.conn.dir(side).has(UNBASED) {
+                self.start_at(side, None, at);
+                return;
+            }
+        }
         if let Some(acked) = hold.evidence
             && hold.acked_due(limits).is_some_and(|t| t <= due)
         {
@@ -687,6 +774,9 @@ impl<S: StreamSink> Assembly<'_, S> {
 
     /// Delivers everything held, with gaps for what is known to be missing; returns how many holes that were.
     fn flush(&mut self, side: Side, now: Timestamp) -> u64 {
+        if self.conn.dir(side).has(UNBASED) {
+            self.start_at(side, None, now);
+        }
         let Dir { fin_off, next_off, .. } = *self.conn.dir(side);
         let Some(hold) = self.hold(side) else { return 0 };
         let acked = if hold.evidence.is_some() || hold.acked > next_off + 1 { hold.acked } else { 0 };
@@ -722,12 +812,26 @@ impl<S: StreamSink> Assembly<'_, S> {
 
     /// Ends the direction if its end is reached, and brings its hold's timers up to date.
     fn settle(&mut self, side: Side, now: Timestamp) {
+        self.settle_own(side, now);
+        let server = self.conn.info.client_side.flip();
+        if side != server
+            && self.conn.dir(server).flags & (FIN_REACHED | ENDED) == FIN_REACHED
+            && !self.lacks(side)
+        {
+            self.settle_own(server, now);
+        }
+    }
+
+    fn settle_own(&mut self, side: Side, now: Timestamp) {
         let dir = self.conn.dir(side);
         let (next_off, fin_off, flags) = (dir.next_off, dir.fin_off, dir.flags);
         let hold_id = dir.hold;
         if flags & ENDED == 0 && next_off >= fin_off {
+            let server = side != self.conn.info.client_side;
             let taken = flags & FIN_ACKED != 0 || self.hold(side).is_some_and(|h| h.acked > fin_off);
-            if taken || !self.awaits_ack(side) {
+            // Responses end when the requests that they answer are there: the mirror may have delayed those.
+            let over = if server { !self.lacks(side.flip()) } else { taken || !self.awaits_ack(side) };
+            if over {
                 self.end(side, EndReason::Fin, now);
                 return;
             }
@@ -774,7 +878,11 @@ impl<S: StreamSink> Assembly<'_, S> {
             _ => {}
         }
         let limits = &self.core.limits;
-        let dues = [hold.acked_due(limits), hold.age_due(limits), hold.reset_due(limits)];
+        let age_due = match hold.hole_since {
+            Some(since) if flags & UNBASED != 0 => Some(since.plus_nanos(limits.hole_acked_nanos)),
+            _ => hold.age_due(limits),
+        };
+        let dues = [hold.acked_due(limits), age_due, hold.reset_due(limits)];
         // A hole that is overdue as soon as it becomes the first one is due now: bytes held behind it may have
         // been seen after its own time was up.
         hold.due = dues.into_iter().flatten().min().unwrap_or(Timestamp::MAX).max(now);
@@ -793,7 +901,7 @@ impl<S: StreamSink> Assembly<'_, S> {
     /// have the rest of the connection ignored.
     fn awaits_ack(&self, side: Side) -> bool {
         let peer = self.conn.dir(side.flip());
-        side == self.conn.info.client_side && peer.is_seen() && !peer.has(ENDED)
+        side == self.conn.info.client_side && peer.is_seen() && !peer.has(ENDED | FIN_REACHED)
     }
 
     /// Tells whether the client's FIN ended the direction without its server being seen at all.

@@ -30,7 +30,12 @@ pub(crate) const FIN_ACKED: u16 = 256;
 /// Held copies of this direction's bytes differed before the sink had a state to be told of it.
 pub(crate) const CONFLICT: u16 = 512;
 /// The client's FIN is the next thing, and its server, which is seen, has not acknowledged it yet.
+///
+/// Of a server: its FIN is the next thing, and bytes of its client are missing that may still come.
 pub(crate) const FIN_REACHED: u16 = 1024;
+/// The connection was seen from its SYN and its answer was not, so bytes may be missing before the first ones:
+/// everything is held, and `next` lies far before it, until it is known where the direction begins.
+pub(crate) const UNBASED: u16 = 2048;
 
 /// One direction, named after its sender's side.
 ///
@@ -191,7 +196,7 @@ impl<F> Conn<F> {
     pub(crate) fn acked_offset(&self, side: Side, ack: Option<u32>, ahead_max: u32) -> Option<u64> {
         let dir = self.dir(side);
         let ack = ack?;
-        if !dir.has(BASED) {
+        if dir.flags & (BASED | UNBASED) != BASED {
             return None;
         }
         let ahead = dir.ahead(ack);

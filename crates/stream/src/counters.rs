@@ -42,7 +42,8 @@ offpath_types::counters! {
         bytes_dropped_late_total,
         /// Bytes dropped: behind a hole that their receiver asked for until they were given up.
         bytes_dropped_unacknowledged_total,
-        /// Bytes dropped: before the byte at which a midstream flow was joined.
+        /// Bytes dropped: before the byte at which a midstream flow was joined, or at which its SYN+ACK says a direction
+        /// begins.
         bytes_dropped_before_base_total,
         /// Bytes dropped: start outside the believable window.
         bytes_dropped_out_of_window_total,
@@ -101,7 +102,7 @@ offpath_types::counters! {
 
         /// SYNs not followed because the table was full of better flows.
         syns_refused_total,
-        /// SYNs and SYN+ACKs seen again.
+        /// SYNs and SYN+ACKs seen again, also for a second after their connection was closed.
         syns_repeated_total,
         /// SYNs that contradict a live flow; believed only once something confirms them.
         syns_doubted_total,
@@ -112,7 +113,8 @@ offpath_types::counters! {
         /// Flows that went on after a RST which their receiver therefore ignored, or after their client's FIN where the
         /// server is not seen.
         flows_revived_total,
-        /// FINs that lie before bytes of the same sender, or before what the server acknowledged; ignored.
+        /// FINs that lie before bytes of the same sender, or before what the server acknowledged, or that alone were
+        /// seen of a server whose SYN+ACK was lost; ignored.
         fins_contradicted_total,
         /// Acknowledgements too far from what was seen; ignored.
         acks_out_of_window_total,

@@ -16,8 +16,26 @@ pub(crate) struct Early {
 pub(crate) enum Phase {
     /// Handshake only; per side whether its initial sequence number is known.
     Opening { known: [bool; 2] },
-    /// Closed; who reset it, if anybody.
-    Closed { reset_by: Option<Side> },
+    /// Closed.
+    Closed(Past),
+}
+
+/// What is remembered of a closed connection, to tell its stragglers from another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Who reset it, if anybody.
+    pub(crate) reset_by: Option<Side>,
+    /// Per side: bytes before its next sequence number, up to [`Past::LEN_MAX`].
+    pub(crate) lens: [u32; 2],
+    /// Per side: whether anything of it was seen.
+    pub(crate) seen: [bool; 2],
+    /// Per side: whether its first byte is known to be the one after its SYN.
+    pub(crate) whole: [bool; 2],
+}
+
+impl Past {
+    /// Beyond, sequence numbers are about to be ambiguous.
+    pub(crate) const LEN_MAX: u32 = 1 << 30;
 }
 
 /// About 110 bytes: what a SYN flood can buy.
@@ -40,7 +58,7 @@ impl Timed for Embryo {
 
 impl Embryo {
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.phase, Phase::Closed { .. })
+        matches!(self.phase, Phase::Closed(_))
     }
 
     /// Returns `side`'s initial sequence number, where known.

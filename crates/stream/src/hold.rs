@@ -157,6 +157,35 @@ impl Hold {
         Some(held)
     }
 
+    /// Moves the start of what is held `by` bytes on (or back); returns the captured bytes and segments that lie before
+    /// it, which are dropped.
+    pub(crate) fn shift(&mut self, by: i64) -> (u64, u64) {
+        let (mut bytes, mut segments) = (0, 0);
+        while self.held.front().is_some_and(|held| held.end() as i64 <= by) {
+            bytes += self.held.pop_front().map_or(0, |held| held.bytes.len() as u64);
+            segments += 1;
+        }
+        if let Some(held) = self.held.front_mut()
+            && let before @ 1.. = by - held.start as i64
+        {
+            let captured = (before as usize).min(held.bytes.len());
+            held.bytes.drain(..captured);
+            held.cut -= (before as u64 - captured as u64) as u32;
+            held.start = by as u64;
+            bytes += captured as u64;
+        }
+        for held in &mut self.held {
+            held.start = held.start.saturating_add_signed(-by);
+        }
+        self.bytes -= bytes;
+        (bytes, segments)
+    }
+
+    /// Tells whether bytes or a FIN are missing that may still come.
+    pub(crate) const fn lacks(&self) -> bool {
+        self.hole_since.is_some() || self.evidence.is_some()
+    }
+
     /// Keeps the bytes that are not held yet; what is held already stays (first copy wins).
     ///
     /// Cost: a binary search, and the shorter side of the queue is moved; linear in the queue only where

@@ -26,9 +26,16 @@
 ///
 /// Times 1 and 2 are packet time, and the gap carries the time at which it fell due, not when that was noticed.
 ///
+/// # Where a direction begins
+///
+/// After its sender's SYN. Where the client's SYN was seen and nothing tells yet where its server begins, neither the
+/// SYN+ACK nor what the client acknowledged first, the mirror may have the two in another order: the server's bytes
+/// wait for either, at most `hole_acked_nanos` and within the hold limits, and then begin with the first of them.
+///
 /// # When a direction ends
 ///
-/// A server's FIN ends its direction once everything before it was seen or given up. A client's FIN does so once its
+/// A server's FIN ends its direction once everything before it was seen or given up, and what is missing of its client
+/// as well: requests may come late, and belong to responses that were seen. A client's FIN does so once its
 /// server, where that is seen, acknowledged it or ends too: a client can send one that only the mirror takes. Bytes
 /// behind it that come before, and an acknowledgement of more, say that it was none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +48,8 @@ pub struct StreamLimits {
     /// Embryonic flows (handshake seen, nothing else) open at once; the oldest is evicted.
     pub embryonic_flows_max: u32,
     /// Closed flows remembered, to tell their stragglers from a new flow; the oldest is forgotten
-    /// (`closed_flows_forgotten_total`).
+    /// (`closed_flows_forgotten_total`). For a second after a close its SYN is a straggler too: a second mirrored port
+    /// may be late by more than all of a short connection.
     pub closed_flows_max: u32,
     /// Captured bytes that one direction holds behind a hole; at the bound its first hole is given up.
     pub held_bytes_per_direction_max: u32,

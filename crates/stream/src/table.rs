@@ -5,8 +5,8 @@ use offpath_packet::TcpSegment;
 use offpath_types::{EndReason, FlowInfo, FlowKey, Side, Timestamp};
 
 use crate::assemble::{Accepted, Assembly, Core, Run};
-use crate::conn::{BASED, Conn, Dir, Doubt, ENDED, FIN_REACHED, SEEN, SOFT};
-use crate::embryo::{Early, Embryo, Phase};
+use crate::conn::{BASED, Conn, Dir, Doubt, ENDED, FIN_REACHED, MIDSTREAM, SEEN, SOFT, UNBASED};
+use crate::embryo::{Early, Embryo, Past, Phase};
 use crate::hold::SEGMENT_OVERHEAD;
 use crate::slab::{NONE, Slab};
 use crate::wheel::{Links, Wheel};
@@ -16,6 +16,8 @@ use crate::{StreamCounters, StreamLimits, StreamSink};
 const FLOW_TICK_SHIFT: u32 = 30;
 /// Timers are looked at when packet time enters another 4.2 ms tick.
 const CLOCK_SHIFT: u32 = 22;
+/// How long after a close a SYN of the closed connection is taken for a late copy of it.
+const CLOSED_COPIES_NANOS: u64 = 1_000_000_000;
 /// Marks ids of connections; the others are embryos and closed flows.
 const CONN: u32 = 1 << 31;
 
@@ -241,7 +243,7 @@ impl<S: StreamSink> FlowTable<S> {
             }
         }
         if flags.ack() {
-            work.acknowledge(side, segment.ack.0, time);
+            work.acknowledge(side, segment.seq.0, segment.ack.0, time);
         }
         if flags.rst() {
             count_reset_payload(work.core, segment);
@@ -376,13 +378,20 @@ impl<S: StreamSink> FlowTable<S> {
             }
         }
         if self.closed.len() < self.core.limits.closed_flows_max {
+            let dirs = &conn.dirs;
+            let past = Past {
+                reset_by: conn.reset_by,
+                lens: [0, 1].map(|n| dirs[n].next_off.min(u64::from(Past::LEN_MAX)) as u32),
+                seen: [0, 1].map(|n| dirs[n].has(BASED) && dirs[n].is_seen()),
+                whole: [0, 1].map(|n| !dirs[n].has(MIDSTREAM)),
+            };
             let embryo = Embryo {
                 info: conn.info,
                 last_seen: conn.last_seen,
-                seqs: [conn.dirs[0].next, conn.dirs[1].next],
+                seqs: [dirs[0].next, dirs[1].next],
                 links: Links::OUT,
                 hash: conn.hash,
-                phase: Phase::Closed { reset_by: conn.reset_by },
+                phase: Phase::Closed(past),
                 early: None,
             };
             let deadline = self.embryo_deadline(&embryo);
@@ -436,9 +445,7 @@ impl<S: StreamSink> FlowTable<S> {
             return;
         }
         match phase {
-            Phase::Closed { reset_by } => {
-                self.segment_after_close(id, hash, segment, reset_by, client_side, sink);
-            }
+            Phase::Closed(past) => self.segment_after_close(id, hash, segment, past, client_side, sink),
             Phase::Opening { .. } => self.segment_while_opening(id, hash, segment, sink),
         }
     }
@@ -448,14 +455,28 @@ impl<S: StreamSink> FlowTable<S> {
         id: u32,
         hash: u32,
         segment: &TcpSegment<'_>,
-        reset_by: Option<Side>,
+        past: Past,
         client_side: Side,
         sink: &mut S,
     ) {
         let Some(embryo) = self.embryos.get(id) else { return };
-        let next = embryo.seqs[segment.side as usize];
+        let (own, peer) = (segment.side as usize, segment.side.flip() as usize);
+        let (next, peer_next) = (embryo.seqs[own], embryo.seqs[peer]);
+        let window = i64::from(self.core.limits.window_ahead_max);
         let counters = &mut self.core.counters;
         if segment.flags.syn() && !segment.flags.rst() {
+            let late = embryo.last_seen.plus_nanos(CLOSED_COPIES_NANOS) < segment.time;
+            if !late && is_past_syn(segment, embryo, &past, client_side, window) {
+                counters.syns_repeated_total += 1;
+                let ends = segment.seq.0.wrapping_add(1).wrapping_add(segment.payload_len);
+                if segment.payload.is_empty() || next.wrapping_sub(ends) > Past::LEN_MAX {
+                    count_syn_payload(&mut self.core, segment);
+                } else {
+                    counters.segments_duplicate_total += 1;
+                    counters.bytes_duplicate_total += segment.payload.len() as u64;
+                }
+                return;
+            }
             self.remove_embryo(id);
             self.segment_of_nobody(hash, segment, None, sink);
             return;
@@ -470,14 +491,18 @@ impl<S: StreamSink> FlowTable<S> {
         }
         let ahead = segment.seq.0.wrapping_sub(next) as i32;
         let ends_ahead = i64::from(ahead) + i64::from(segment.payload_len);
-        let window = i64::from(self.core.limits.window_ahead_max);
         let counters = &mut self.core.counters;
         let bytes = segment.payload.len() as u64;
-        if i64::from(ahead).abs() > window {
-            // Another connection, whose SYN the mirror lost.
+        let within =
+            |ahead: i32, len: u32| (-window.max(i64::from(len))..=window).contains(&i64::from(ahead));
+        let acks_past = !segment.flags.ack()
+            || !past.seen[peer]
+            || within(segment.ack.0.wrapping_sub(peer_next) as i32, past.lens[peer]);
+        if !within(ahead, past.lens[own]) || !acks_past {
+            // Another connection, whose SYN the mirror lost, or which repeats the sequence numbers of one side.
             self.remove_embryo(id);
             self.segment_of_nobody(hash, segment, None, sink);
-        } else if reset_by == Some(segment.side) && ends_ahead > 0 {
+        } else if past.reset_by == Some(segment.side) && ends_ahead > 0 {
             // Who sent the RST goes on sending: its receiver ignored it, so it was forged or out of place.
             counters.flows_revived_total += 1;
             self.remove_embryo(id);
@@ -876,7 +901,12 @@ fn examine_handshake<S: StreamSink>(work: &mut Assembly<'_, S>, segment: &TcpSeg
             found.at = doubt.at;
             return Handshake::Successor(found);
         }
-        if peer.flags != 0 && acked == peer.base() && dir.next_off == 0 && !dir.has(SEEN) {
+        if dir.has(UNBASED) && u64::from(acked.wrapping_sub(peer.base())) <= peer.next_off {
+            work.start_at(side, Some(seq.wrapping_add(1)), segment.time);
+            return Handshake::No;
+        }
+        if peer.flags != 0 && acked == peer.base() && (!dir.has(BASED) || dir.next_off == 0 && !dir.has(SEEN))
+        {
             // The flow's own SYN+ACK, late: now it is known where its direction begins.
             work.rebase(side, seq.wrapping_add(1));
             return Handshake::No;
@@ -909,6 +939,32 @@ fn guess_client(segment: &TcpSegment<'_>) -> Side {
     let own = segment.key.peer(segment.side).port;
     let peer = segment.key.peer(segment.side.flip()).port;
     if own >= peer { segment.side } else { segment.side.flip() }
+}
+
+/// Tells whether a SYN is the closed connection's own, seen again: a second mirrored port may be late by more than all of
+/// a short connection.
+///
+/// A client can choose its sequence numbers, and use the old ones for a new connection. But not its server's: the SYN+ACK
+/// tells, so the SYN alone is believed to be old only where the server was seen.
+fn is_past_syn(
+    segment: &TcpSegment<'_>,
+    embryo: &Embryo,
+    past: &Past,
+    client_side: Side,
+    window: i64,
+) -> bool {
+    let isn = |side: Side| embryo.seqs[side as usize].wrapping_sub(past.lens[side as usize]).wrapping_sub(1);
+    let (side, peer) = (segment.side, segment.side.flip());
+    if past.lens.contains(&Past::LEN_MAX) || !past.seen[client_side.flip() as usize] {
+        return false;
+    }
+    if !segment.flags.ack() {
+        return segment.seq.0 == isn(side);
+    }
+    // Where this side was joined after its SYN, that lies somewhere before.
+    let own = isn(side).wrapping_sub(segment.seq.0);
+    let own_fits = own == 0 || !past.whole[side as usize] && i64::from(own) <= window;
+    own_fits && past.seen[peer as usize] && segment.ack.0.wrapping_sub(1) == isn(peer)
 }
 
 /// Accounts for the payload of a RST, which carries diagnostics at best (RFC 9293 §3.5.2).
