@@ -29,6 +29,8 @@ offpath_types::counters! {
         flows_swapped_total,
         /// Flows that began with a PROXY protocol preface.
         flows_proxy_protocol_total,
+        /// PROXY protocol prefaces behind a flow's first.
+        prefaces_chained_total,
         /// Flows that began with a SOCKS handshake.
         flows_socks_total,
         /// Flows that became tunnels (CONNECT).

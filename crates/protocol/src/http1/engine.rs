@@ -6,7 +6,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use offpath_types::{Anomaly, Chunk, Direction, EndReason, FlowInfo, HttpVersion, Timestamp, Transaction};
+use offpath_types::{
+    Anomaly, Chunk, Direction, EndReason, FlowInfo, Host, HttpVersion, Timestamp, TlsFacts, Transaction,
+};
 
 use super::framing::Body;
 use super::pairing::HELD_ITEMS_MAX;
@@ -185,7 +187,8 @@ impl Engine<'_> {
                 let n = shorter(bytes, u64::from(left));
                 self.http.counters.bytes_framing_total += n as u64;
                 let left = left - n as u32;
-                self.s.halves[d].state = if left == 0 { State::Start } else { State::Preface { left } };
+                self.s.halves[d].state =
+                    if left == 0 { self.after_preface() } else { State::Preface { left } };
                 n
             }
             State::Tunnel { junk: false } if self.tunnel_may_be_open(dir, bytes.len(), place) => {
@@ -221,7 +224,8 @@ impl Engine<'_> {
         let d = dir.index();
         let to_server = dir == Direction::ToServer;
         // A body of HTTP/0.9 may begin with any byte.
-        let expected = to_server || self.s.socks || self.s.swapped.is_none();
+        let expected =
+            (to_server || self.s.socks || self.s.swapped.is_none()) && (self.s.prefaces == 0 || !to_server);
         let half = &mut self.s.halves[d];
         let first = half.buf.first().copied().unwrap_or(bytes[0]);
         let socks = expected && socks::may_begin(first, to_server);
@@ -270,28 +274,57 @@ impl Engine<'_> {
                 } else {
                     proxy::told(&all[..len.min(all.len())])
                 };
-                let half = &mut self.s.halves[d];
-                half.take();
+                self.s.halves[d].take();
                 let here = len - had;
                 let n = here.min(bytes.len());
                 // At most 16 + 65535.
                 let left = (here - n) as u32;
-                half.state = if left == 0 { State::Start } else { State::Preface { left } };
                 self.http.counters.bytes_framing_total += (had + n) as u64;
                 if socks {
                     self.s.socks |= to_server;
                     self.http.counters.flows_socks_total += u64::from(to_server);
-                    return n;
+                } else {
+                    self.preface(client, told);
                 }
-                self.http.counters.flows_proxy_protocol_total += 1;
-                let peer = self.flow.client().host.to_ip();
-                if self.http.config.proxy_protocol.iter().any(|net| net.contains(&peer)) {
-                    self.s.context.proxied = client.map(Box::new);
-                    self.s.context.told = told.map(Arc::new);
-                }
+                let next = if socks { State::Start } else { self.after_preface() };
+                self.s.halves[d].state = if left == 0 { next } else { State::Preface { left } };
                 n
             }
         }
+    }
+
+    /// Takes what a PROXY preface says. The first is that of the proxy that is the flow's client; the next is that of whom
+    /// the one before names, who is believed only if trusted as well.
+    fn preface(&mut self, client: Option<Host>, told: Option<TlsFacts>) {
+        self.s.prefaces += 1;
+        self.http.counters.flows_proxy_protocol_total += u64::from(self.s.prefaces == 1);
+        self.http.counters.prefaces_chained_total += u64::from(self.s.prefaces > 1);
+        let writer = match self.s.context.proxied.as_deref() {
+            Some(named) => *named,
+            None => self.flow.client().host,
+        };
+        self.s.preface_doubted |= !self.believes_prefaces(&writer);
+        if self.s.preface_doubted {
+            return;
+        }
+        match client {
+            Some(client) => self.s.context.proxied = Some(Box::new(client)),
+            // The proxy speaks for itself, or does not know for whom.
+            None => self.s.preface_doubted = true,
+        }
+        if told.is_some() {
+            self.s.context.told = told.map(Arc::new);
+        }
+    }
+
+    pub(super) fn believes_prefaces(&self, writer: &Host) -> bool {
+        let writer = writer.to_ip();
+        self.http.config.proxy_protocol.iter().any(|net| net.contains(&writer))
+    }
+
+    /// Where the proxies are chained, another preface may follow.
+    fn after_preface(&self) -> State {
+        if (1..proxy::PREFACES_MAX).contains(&self.s.prefaces) { State::Fresh } else { State::Start }
     }
 
     /// Between messages, with at least a byte.
@@ -1024,6 +1057,7 @@ impl Engine<'_> {
         }
         if !kept {
             self.lose(dir);
+            self.s.halves[d].missing = true;
         }
         self.s.halves[d].next = offset.saturating_add(len);
     }

@@ -13,15 +13,17 @@
 //! response before it and nothing more: its response starts exactly at R_k. So the first open request with
 //! R == S (and end <= A) owns the response, everything older than it has lost its own, and order holds
 //! again. Where the client pipelines, R == S is proof only for the first request of a burst, whose
-//! predecessor was seen with a smaller R; where it keeps requests on the way all the time, nothing is
-//! proof and both come out as halves: two halves are better than one wrong pair.
+//! predecessor was seen with a smaller R. A request behind a gap is not that where the bytes before S answer
+//! one that ended before the gap: S is the response to what the gap hid. Where the client keeps requests on
+//! the way all the time, nothing is proof and both come out as halves: two halves are better than one wrong
+//! pair. A veto by R is void where A shows that the server had all of the only request: R is what a client says.
 
 use offpath_types::{Anomalies, Anomaly, Direction, FlowInfo, Pace, Timestamp, Transaction};
 
 use super::engine::Engine;
 use super::framing::Body;
 use super::parse::{Head, Headers, StartLine};
-use super::session::{Death, HeldItem, Open, Owner, Place, State, UNKNOWN};
+use super::session::{Answer, Death, HeldItem, Open, Owner, Place, State, UNKNOWN};
 use crate::head::{RequestHead, ResponseHead};
 use crate::stage::{Next, Seen, Upgrade, Upgraded};
 
@@ -49,6 +51,7 @@ impl Engine<'_> {
         let half = &mut self.s.halves[dir.index()];
         let place = half.place;
         let after_loss = std::mem::take(&mut half.lost);
+        let after_missing = std::mem::take(&mut half.missing);
         let mut open = self.new_open(place, head.framing.anomalies);
         open.tx.version = head.version;
         open.tx.ended = seen;
@@ -56,6 +59,7 @@ impl Engine<'_> {
         open.head_end = head_end;
         open.acked = place.acked;
         open.after_loss = after_loss;
+        open.after_missing = after_missing;
         open.is_head = method == b"HEAD";
         open.is_connect = method == b"CONNECT";
         if let Some(client) = self.s.context.proxied.as_deref() {
@@ -100,6 +104,7 @@ impl Engine<'_> {
             end: UNKNOWN,
             acked: UNKNOWN,
             early_at: UNKNOWN,
+            answered_at: UNKNOWN,
             responded: false,
             request_done: false,
             request_whole: false,
@@ -108,6 +113,7 @@ impl Engine<'_> {
             is_head: false,
             is_connect: false,
             after_loss: false,
+            after_missing: false,
         })
     }
 
@@ -203,6 +209,7 @@ impl Engine<'_> {
         }
         open.tx.status = Some(status);
         open.responded = true;
+        open.answered_at = place.acked;
         open.tx.ended = open.tx.ended.max(seen);
         open.tx.anomalies.extend(head.framing.anomalies);
         let forbidden = matches!(status, 101 | 204 | 205) && head.framing.announces_body();
@@ -316,6 +323,13 @@ impl Engine<'_> {
         };
         let unheard = place.acked != UNKNOWN && place.acked <= front.start;
         let stale = front.acked != UNKNOWN && place.offset < front.acked;
+        // A response of a server that had all of the only request was not there before it: what the client said that it
+        // had is not true, or was said by somebody else.
+        let stale = stale
+            && !(self.s.open.len() == 1
+                && front.request_done
+                && place.acked != UNKNOWN
+                && place.acked >= front.end);
         if unheard || stale {
             return Owner::Orphan;
         }
@@ -327,6 +341,10 @@ impl Engine<'_> {
 
     fn claim_by_offsets(&mut self, place: Place) -> Owner {
         if self.s.windowed {
+            return Owner::Orphan;
+        }
+        if self.follows_lost_request(place) {
+            self.s.pipelined = true;
             return Owner::Orphan;
         }
         let pipelined = self.s.pipelined;
@@ -365,6 +383,23 @@ impl Engine<'_> {
             open.tx.anomalies.insert(Anomaly::Repaired);
         }
         Owner::Front
+    }
+
+    /// Tells whether the response that starts at `place` directly follows the answer to an earlier request, and the request
+    /// that claims it does not follow that: a lost one lies between, sent before this response as well.
+    fn follows_lost_request(&self, place: Place) -> bool {
+        let Answer { end, request_end } = self.s.answer;
+        // What is lost at the start of a flow may be a PROXY preface.
+        let preface = end == 0 && self.believes_prefaces(&self.flow.client().host);
+        end == place.offset
+            && request_end != UNKNOWN
+            && !preface
+            && self
+                .s
+                .open
+                .iter()
+                .find(|o| !o.response_done && o.acked == place.offset)
+                .is_some_and(|open| open.after_missing && request_end < open.start)
     }
 
     /// Tells whether a response that starts at `place` must wait for requests that are still to come.
@@ -528,6 +563,7 @@ impl Engine<'_> {
             Owner::Nobody => return self.http.facts.discard(tap),
             Owner::Streamed => {
                 self.http.facts.discard(tap);
+                self.s.answer = Answer::NONE;
                 // A request that was sent before the client had all of this response.
                 self.s.pipelined |=
                     whole && self.s.open.front().is_some_and(|o| o.acked != UNKNOWN && o.acked < offset);
@@ -544,6 +580,13 @@ impl Engine<'_> {
         open.response_whole = whole && !open.tx.anomalies.contains(Anomaly::ResponseGap);
         open.tx.ended = open.tx.ended.max(seen);
         let (request_done, connect) = (open.request_done, open.is_connect);
+        let request_end = match owner {
+            Owner::Front if open.request_whole => open.end,
+            _ if open.early_at != UNKNOWN || !request_done => UNKNOWN,
+            // The server answers a request when it has it.
+            _ => open.answered_at,
+        };
+        self.s.answer = Answer { end: if whole { offset } else { UNKNOWN }, request_end };
         match owner {
             Owner::Orphan => {
                 if let Some(orphan) = self.s.orphan.take() {

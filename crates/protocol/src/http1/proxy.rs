@@ -14,6 +14,9 @@ const LINE_MAX: usize = 107;
 /// Longest preface of which what follows the addresses is waited for.
 pub(super) const EXTENSIONS_MAX: usize = 4096;
 
+/// Prefaces in a row that are taken off: one of each proxy on the way that does not expect its client's.
+pub(super) const PREFACES_MAX: u8 = 4;
+
 /// What a flow's first bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Preface {

@@ -162,6 +162,8 @@ pub(super) struct Half {
     pub(super) ended: bool,
     /// Bytes that may have held a message start were lost since the last message start.
     pub(super) lost: bool,
+    /// They were not captured, as opposed to not understood.
+    pub(super) missing: bool,
 }
 
 impl Half {
@@ -179,6 +181,7 @@ impl Half {
             touched: false,
             ended: false,
             lost: false,
+            missing: false,
         }
     }
 }
@@ -251,6 +254,8 @@ pub(super) struct Open {
     pub(super) acked: u64,
     /// How much of the request stream the server had when it began a final response before the request's end.
     pub(super) early_at: u64,
+    /// How much of the request stream the server had when it began a final response.
+    pub(super) answered_at: u64,
     /// A final response began.
     pub(super) responded: bool,
     pub(super) request_done: bool,
@@ -261,6 +266,21 @@ pub(super) struct Open {
     pub(super) is_connect: bool,
     /// A request that nobody saw may lie directly before this one.
     pub(super) after_loss: bool,
+    /// Bytes that were not captured lie directly before it.
+    pub(super) after_missing: bool,
+}
+
+/// The latest response, of which the end is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Offset after its last byte; [`UNKNOWN`] where the place in the stream was lost.
+    pub(super) end: u64,
+    /// Where its request ended, at the latest; [`UNKNOWN`] where nothing tells.
+    pub(super) request_end: u64,
+}
+
+impl Answer {
+    pub(super) const NONE: Self = Self { end: UNKNOWN, request_end: UNKNOWN };
 }
 
 /// Whose response is in progress.
@@ -327,6 +347,12 @@ pub(crate) struct Session {
     pub(super) request_acked: u64,
     /// Where the latest response started that came before anything of the requests' direction.
     pub(super) unasked: u64,
+    /// The response before the one to come.
+    pub(super) answer: Answer,
+    /// PROXY prefaces that were taken off.
+    pub(super) prefaces: u8,
+    /// Who wrote the next preface is not believed.
+    pub(super) preface_doubted: bool,
 }
 
 impl Session {
@@ -352,6 +378,9 @@ impl Session {
             owed: 0,
             request_acked: UNKNOWN,
             unasked: UNKNOWN,
+            answer: if midstream { Answer::NONE } else { Answer { end: 0, request_end: 0 } },
+            prefaces: 0,
+            preface_doubted: false,
         }
     }
 
@@ -362,6 +391,7 @@ impl Session {
             half.state = State::Start;
             half.next = at;
         }
+        session.answer = Answer::NONE;
         session.context = context;
         session
     }

@@ -453,6 +453,36 @@ const DIALOGUES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "the first of two pipelined requests is lost",
+        r">>> GET /f HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\nf
+          ><> 30
+          >>> GET /b HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 202 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 403 No\r\nContent-Length: 1\r\n\r\nb
+          >>> GET /c HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 404 No\r\nContent-Length: 1\r\n\r\nc",
+        &[
+            "GET /f 503 0>1 whole",
+            "- - 202 0>1 request_missing",
+            "- - 403 0>1 request_missing",
+            "GET /b - 0>0 response_missing",
+            "GET /c 404 0>1 whole repaired",
+        ],
+    ),
+    (
+        "the first two of three requests at the start are lost",
+        r"><> 60
+          >>> GET /c HTTP/1.1\r\nHost: x\r\n\r\n
+          <<< HTTP/1.1 201 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 202 OK\r\nContent-Length: 1\r\n\r\nb
+          <<< HTTP/1.1 403 No\r\nContent-Length: 1\r\n\r\nc",
+        &[
+            "- - 201 0>1 request_missing",
+            "- - 202 0>1 request_missing",
+            "- - 403 0>1 request_missing",
+            "GET /c - 0>0 response_missing",
+        ],
+    ),
+    (
         "chunk size nonsense",
         r">>> POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n
           <<< HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n
@@ -625,6 +655,66 @@ fn a_believed_proxy_preface_names_the_client() {
             let client = if trusted { [192, 0, 2, 9] } else { [10, 0, 0, 1] };
             assert_eq!((tx.client, tx.client_forwarded), (Host::from_v4(client), trusted), "{name}");
         }
+    }
+}
+
+#[test]
+fn chained_prefaces_are_believed_as_far_as_their_writers_are() {
+    const V2: &str = r"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c";
+    const LOCAL: &str = r"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00";
+    let v1 = |ip: &str| format!(r"PROXY TCP4 {ip} 10.0.0.2 56324 443\r\n");
+    let v2 = |ip: [u8; 4]| {
+        let octets: String = ip.iter().map(|b| format!(r"\x{b:02x}")).collect();
+        format!(r"{V2}{octets}\x0a\x00\x00\x02\x00\x50\x00\x50")
+    };
+    let unknown = r"PROXY UNKNOWN\r\n".to_owned();
+    let (peer, proxy, far, client) = ([10, 0, 0, 1], "10.0.0.7", [192, 0, 2, 9], "198.51.100.4");
+    let config =
+        ProtocolConfig { proxy_protocol: vec!["10.0.0.0/24".parse().unwrap()], ..ProtocolConfig::default() };
+    let of = |ip: &str| ip.parse::<std::net::Ipv4Addr>().unwrap().octets();
+    let rows = [
+        ("the first names nobody of ours: the rest is its own claim", vec![v1("192.0.2.9"), v1(client)], far),
+        ("version 2, then 1", vec![v2(far), v1(client)], far),
+        ("version 2 twice", vec![v2(far), v2(of(client))], far),
+        ("the first names a proxy of ours", vec![v1(proxy), v1(client)], of(client)),
+        ("versions mixed", vec![v2(of(proxy)), v1(proxy), v2(of(client))], of(client)),
+        ("behind somebody who is not ours", vec![v1(proxy), v1("192.0.2.9"), v1(proxy), v1(client)], far),
+        ("a proxy of ours that does not know", vec![unknown.clone(), v1(client)], peer),
+        ("a check by a proxy", vec![LOCAL.to_owned(), v2(of(client))], peer),
+        ("the inner proxy does not know", vec![v1(proxy), unknown, v1(client)], of(proxy)),
+    ];
+    for (name, prefaces, want) in rows {
+        let script = format!(
+            ">>> {}{}\n<<< {}",
+            prefaces.concat(),
+            r"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+            r"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        );
+        let outcome = check_with(&config, name, false, &script, &["GET /a 200 0>0 whole"]);
+        assert_eq!(outcome.txs[0].client, Host::from_v4(want), "{name}");
+        assert_eq!(outcome.counters.flows_proxy_protocol_total, 1, "{name}");
+        assert_eq!(outcome.counters.prefaces_chained_total, prefaces.len() as u64 - 1, "{name}");
+        let nobody = check(name, false, &script, &["GET /a 200 0>0 whole"]);
+        assert_eq!(nobody.txs[0].client, Host::from_v4(peer), "{name}");
+    }
+    // More than a chain of proxies writes is no HTTP.
+    let script = format!(r">>> {}GET /a HTTP/1.1\r\n\r\n", v1(proxy).repeat(5));
+    let outcome = check("five prefaces", false, &script, &[]);
+    assert_eq!(outcome.counters.prefaces_chained_total, 3);
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_not_sent_hides_no_answer() {
+    for (name, heard, want) in [
+        ("the server had the request", 28, &["GET /a 200 0>2 whole"][..]),
+        ("it had not", 0, &["- - 200 0>2 request_missing", "GET /a - 0>0 response_missing"]),
+        ("nothing tells", u64::MAX, &["- - 200 0>2 request_missing", "GET /a - 0>0 response_missing"]),
+    ] {
+        let mut answer = data(DOWN, OK, 0, heard, 2);
+        answer.acked = Some(heard).filter(|a| *a != u64::MAX);
+        let events = [data(UP, GET, 0, 1_000_000, 1), answer];
+        assert_eq!(summaries(&events), want, "{name}");
+        assert_eq!(summaries(&byte_by_byte(&events)), want, "{name}: byte by byte");
     }
 }
 
@@ -1371,6 +1461,64 @@ fn after_loss_requests_find_their_own_responses() {
         let share = right as f64 / survived as f64;
         println!("{per_mille}/1000 lost: {right} of {survived} right ({share:.4}), {wrong} wrong");
         assert_eq!(wrong, 0, "{per_mille}/1000");
+        assert!(share >= at_least, "{per_mille}/1000: {share}");
+    }
+}
+
+/// A client that sends one to four requests at a time, each in a segment, and waits for all of their responses.
+#[test]
+fn after_loss_a_pipelining_client_gets_no_wrong_pair() {
+    const CODES: [u16; 12] = [200, 201, 203, 400, 401, 403, 404, 409, 422, 429, 500, 503];
+    for (per_mille, at_least, at_most_wrong) in [(10, 0.95, 0), (50, 0.8, 0), (200, 0.5, 1)] {
+        let (mut survived, mut right, mut wrong) = (0, 0, 0);
+        for seed in 0..300 {
+            let mut dice = Dice(seed);
+            let mut sent = [0u64; 2];
+            let mut events: Vec<Event> = Vec::new();
+            let mut whole = Vec::new();
+            for burst in 0..6u64 {
+                let first = whole.len();
+                for dir in [UP, DOWN] {
+                    let peer = sent[dir.flip().index()];
+                    let count = if dir == UP { dice.roll(4) as usize + 1 } else { whole.len() - first };
+                    for n in first..first + count {
+                        let text = match dir {
+                            UP => format!("GET /t/{n} HTTP/1.1|Host: x||"),
+                            _ => format!(
+                                "HTTP/1.1 {} X|Content-Length: {}||{}",
+                                CODES[n * 5 % 12],
+                                n,
+                                "b".repeat(n)
+                            ),
+                        };
+                        let bytes = text.replace('|', "\r\n").into_bytes();
+                        let lost = dice.roll(1000) < per_mille;
+                        if dir == UP {
+                            whole.push(!lost);
+                        } else {
+                            whole[n] &= !lost;
+                        }
+                        let len = bytes.len() as u64;
+                        let what = if lost { What::Gap(len) } else { What::Data(bytes) };
+                        let at = Timestamp::from_nanos(1_000_000_000 + burst * 10_000_000);
+                        events.push(Event { dir, what, offset: sent[dir.index()], acked: Some(peer), at });
+                        sent[dir.index()] += len;
+                    }
+                }
+            }
+            survived += whole.iter().filter(|w| **w).count();
+            for tx in run_with(&ProtocolConfig::default(), false, &events).txs {
+                let target = String::from_utf8_lossy(tx.text.get(tx.target)).into_owned();
+                let (Some(n), Some(status)) = (target.strip_prefix("/t/"), tx.status) else { continue };
+                let n: usize = n.parse().unwrap();
+                right += usize::from(CODES[n * 5 % 12] == status);
+                wrong += usize::from(CODES[n * 5 % 12] != status);
+            }
+        }
+        let share = right as f64 / survived as f64;
+        println!("{per_mille}/1000 lost: {right} of {survived} right ({share:.4}), {wrong} wrong");
+        // Where the response before is lost as well, nothing tells.
+        assert!(wrong <= at_most_wrong, "{per_mille}/1000: {wrong} wrong");
         assert!(share >= at_least, "{per_mille}/1000: {share}");
     }
 }
