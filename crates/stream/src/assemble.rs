@@ -491,7 +491,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         let shown = hold.first_start();
         let first = shown.unwrap_or(fin_off).min(i64::MAX as u64) as i64;
         let by = base.map_or(first, |base| i64::from(base.wrapping_sub(from) as i32));
-        if (first - by).abs() > window || base.is_none() && shown.is_none() {
+        if first.saturating_sub(by).saturating_abs() > window || base.is_none() && shown.is_none() {
             // Bytes of another connection, or nothing but a FIN, which says too little: it must not hide what comes.
             self.core.counters.fins_contradicted_total += u64::from(fin_off != NO_FIN);
             self.core.counters.bytes_dropped_out_of_window_total += self.drop_hold(side);
