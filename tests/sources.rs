@@ -70,7 +70,11 @@ fn wait_for_lines(bench: &Bench, name: &str, want: usize) {
 }
 
 fn stop(child: &Child) {
-    let done = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    signal(child, "-TERM");
+}
+
+fn signal(child: &Child, name: &str) {
+    let done = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(done.success());
 }
 
@@ -82,7 +86,8 @@ fn lines(bench: &Bench, name: &str) -> usize {
 /// them to different sockets. All transactions come out, whole, with their VNI. Needs no privilege.
 #[test]
 fn a_listener_of_several_workers_sees_both_directions_of_each_flow() {
-    for (scheme, header) in [("vxlan", [8, 0, 0, 0]), ("geneve", [0, 0, 0x65, 0x58])] {
+    // A terminal that is closed ends it as any signal does.
+    for (scheme, header, end) in [("vxlan", [8, 0, 0, 0], "-TERM"), ("geneve", [0, 0, 0x65, 0x58], "-HUP")] {
         let bench = Bench::new();
         let probe = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut child = bench
@@ -112,7 +117,7 @@ fn a_listener_of_several_workers_sees_both_directions_of_each_flow() {
             thread::sleep(Duration::from_millis(5));
         }
         // What the sockets hold is read before the end.
-        stop(&child);
+        signal(&child, end);
         assert!(notices.map(Result::unwrap).all(|line| !line.contains("panicked")));
         assert!(child.wait().unwrap().success(), "{scheme}");
         let records: Vec<Value> = fs::read_to_string(bench.path("tx.jsonl"))

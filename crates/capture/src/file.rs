@@ -73,6 +73,10 @@ impl FileSource {
         let files = paths::expand(paths)?;
         let mut source = Self::empty(options);
         source.books.counters.files_skipped_total = files.skipped;
+        for (path, error) in &files.missing {
+            source.books.counters.files_failed_total += 1;
+            source.books.problem(FileProblem::unreadable(path, error));
+        }
         let several = files.paths.len() > 1;
         if several {
             source.buffer_bytes = options.buffer_bytes / 4;

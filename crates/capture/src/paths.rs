@@ -9,18 +9,20 @@ use crate::input::Layer;
 use crate::{SourceError, classic::Classic, ng::Ng, snoop::Snoop};
 
 /// The files to read.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Files {
     /// In the order named; those of one pattern or directory sorted by name. `-` is standard input.
     pub(crate) paths: Vec<PathBuf>,
     /// Files of directories that are no capture, and second namings of a file.
     pub(crate) skipped: u64,
+    /// Names that stand for no file, and why.
+    pub(crate) missing: Vec<(PathBuf, SourceError)>,
 }
 
 /// Returns the files that [`crate::FileSource::open`] would read for these names, in the order named.
 ///
 /// # Errors
-/// A name that is neither a file nor a pattern that matches one.
+/// No name is a file or a pattern that matches one, or a pattern is none.
 pub fn input_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, SourceError> {
     expand(named).map(|files| files.paths)
 }
@@ -37,7 +39,8 @@ pub(crate) fn check_patterns(named: &[PathBuf]) -> Result<(), SourceError> {
 ///
 /// A path that exists is taken as it is, even with `*` or `[` in its name. A directory gives the files
 /// directly in it that begin like a capture (or a compressed file), hidden ones left out. Nothing is read
-/// twice: a second name for the same file (device and inode) is skipped and counted.
+/// twice: a second name for the same file (device and inode) is skipped and counted. A name that stands for nothing is
+/// an error only where no other stands for anything.
 pub(crate) fn expand(named: &[PathBuf]) -> Result<Files, SourceError> {
     let mut out = Files::default();
     let mut seen = HashSet::new();
@@ -51,12 +54,18 @@ pub(crate) fn expand(named: &[PathBuf]) -> Result<Files, SourceError> {
             continue;
         }
         let found = match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => directory(path, &mut out.skipped)?,
-            Ok(_) => vec![path.clone()],
-            Err(source) => match pattern(path)? {
-                Some(matches) => matches,
-                None => return Err(SourceError::Open { path: path.clone(), source }),
-            },
+            Ok(meta) if meta.is_dir() => directory(path, &mut out.skipped),
+            Ok(_) => Ok(vec![path.clone()]),
+            Err(source) => pattern(path)
+                .and_then(|matches| matches.ok_or_else(|| SourceError::Open { path: path.clone(), source })),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(e @ SourceError::Pattern { .. }) => return Err(e),
+            Err(e) => {
+                out.missing.push((path.clone(), e));
+                continue;
+            }
         };
         for file in found {
             let id = std::fs::metadata(&file).map(|m| (m.dev(), m.ino()));
@@ -68,6 +77,9 @@ pub(crate) fn expand(named: &[PathBuf]) -> Result<Files, SourceError> {
         }
     }
     if out.paths.is_empty() {
+        if !out.missing.is_empty() {
+            return Err(out.missing.swap_remove(0).1);
+        }
         let what: Vec<_> = named.iter().map(|p| p.display().to_string()).collect();
         return Err(SourceError::NoFiles {
             what: if what.is_empty() { "no path was given".to_owned() } else { what.join(", ") },

@@ -583,6 +583,13 @@ fn patterns_directories_and_second_names() {
         "{}",
         source.problems()[0]
     );
+    // So is a name that stands for nothing.
+    let names = [d.join("nope.pcap"), d.join("a.pcap"), d.join("nope*.pcap"), d.join("sub")];
+    let (text, source) = open(&names).unwrap();
+    assert_eq!((text.as_str(), source.counters().files_failed_total), ("a", 2));
+    let problems: Vec<String> = source.problems().iter().map(ToString::to_string).collect();
+    assert!(problems[0].contains("nope.pcap") && problems[0].contains("No such file"), "{problems:?}");
+    assert!(problems[1].contains("no capture file found"), "{problems:?}");
     let error = |paths: &[PathBuf]| open(paths).err().unwrap().to_string();
     assert!(error(&[d.join("notes.txt")]).contains("looks like text"));
     assert!(error(&[d.join("nope.pcap")]).contains("nope.pcap: No such file"));

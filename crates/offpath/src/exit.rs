@@ -46,14 +46,36 @@ impl Failure {
     }
 }
 
-/// Returns a flag that SIGINT and SIGTERM set; a second one of them ends the process at once, with 130.
+/// Returns a flag that SIGINT, SIGTERM and SIGHUP set; a second one of them ends the process at once, with 130. SIGHUP
+/// stays ignored where it is (`nohup`).
 pub(crate) fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+    let hangup = (ignored & 1 << (SIGHUP - 1) == 0).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .context("cannot handle signals")
             .map_err(Failure::ours)?;
     }
     Ok(stop)
+}
+
+/// Returns the signals that are ignored, bit n - 1 for signal n, by the text of `/proc/self/status`.
+fn ignored_signals(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read() {
+        assert_eq!(ignored_signals("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"), 0x1001);
+        assert_eq!(ignored_signals("SigIgn:\tnothing"), 0);
+        assert_eq!(ignored_signals(""), 0);
+    }
 }
