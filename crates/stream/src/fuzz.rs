@@ -261,8 +261,10 @@ fn run(data: &[u8], advance_often: bool) -> Vec<(Direction, String)> {
     assert_eq!(judge.opened, judge.closed, "what was opened is closed");
     assert_eq!((table.held_bytes(), table.flows_open()), (0, 0));
     assert!(table.counters().is_balanced(0, 0), "{:?}", table.counters());
-    // Nothing else that was captured is given up, or told from another copy than the first.
-    assert!(taken || judge.forgotten <= table.counters().bytes_dropped_unacknowledged_total);
+    // Nothing else that was captured is given up, or told from another copy than the first. A handshake may have expired
+    // without the sink being told, and the flow begun anew: the model knows one only.
+    let again = table.counters().flows_opened_total > 1;
+    assert!(taken || again || judge.forgotten <= table.counters().bytes_dropped_unacknowledged_total);
     judge.log.sort_by_key(|(direction, _)| *direction);
     judge.log
 }
