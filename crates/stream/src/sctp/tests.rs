@@ -1,4 +1,6 @@
-use offpath_types::{Chunk as Piece, Direction, FlowInfo, Host, Peer, TunnelId};
+use std::collections::BTreeMap;
+
+use offpath_types::{Chunk as Piece, Direction, Envelope, FlowInfo, Host, Peer, TunnelId};
 
 use super::*;
 
