@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use offpath_packet::{SctpPacket, SeqNum, TcpFlags, TcpSegment};
+use offpath_packet::{SctpPacket, TcpSegment};
 use offpath_protocol::KeyLine;
-use offpath_types::{Datagram, Envelope, FlowKey, Side, Timestamp};
+use offpath_types::{Datagram, Timestamp};
 
 /// What reassembly takes.
 #[derive(Clone, Copy)]
@@ -25,34 +25,13 @@ impl Segment<'_> {
     }
 }
 
-/// What a segment or SCTP packet was, without its bytes, which lie in the batch.
+/// Something whose bytes lie in the batch.
 #[derive(Clone, Copy)]
-struct SegmentMeta {
-    time: Timestamp,
-    key: FlowKey,
+struct Stored<T> {
+    /// All but its bytes.
+    what: T,
     /// Of the key, by the pipeline's seed.
     hash: u64,
-    side: Side,
-    /// An SCTP packet, whose tag is `seq`.
-    sctp: bool,
-    seq: SeqNum,
-    ack: SeqNum,
-    flags: TcpFlags,
-    window: u16,
-    payload_len: u32,
-    envelope: Envelope,
-    start: u32,
-    len: u32,
-}
-
-/// What a datagram was, likewise.
-#[derive(Clone, Copy)]
-struct DatagramMeta {
-    time: Timestamp,
-    key: FlowKey,
-    hash: u64,
-    side: Side,
-    envelope: Envelope,
     start: u32,
     len: u32,
 }
@@ -60,8 +39,8 @@ struct DatagramMeta {
 /// Segments on their way from the thread that decoded them to the one that owns their flows.
 #[derive(Default)]
 pub(crate) struct SegmentBatch {
-    metas: Vec<SegmentMeta>,
-    datagrams: Vec<DatagramMeta>,
+    segments: Vec<Stored<Segment<'static>>>,
+    datagrams: Vec<Stored<Datagram<'static>>>,
     bytes: Vec<u8>,
     /// TLS secrets that come before everything here.
     pub(crate) keys: Vec<Arc<Vec<KeyLine>>>,
@@ -76,69 +55,59 @@ pub(crate) struct SegmentBatch {
 impl SegmentBatch {
     /// Copies `segment`, whose key has this `hash`, to the end.
     pub(crate) fn push(&mut self, hash: u64, segment: &TcpSegment<'_>) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(segment.payload);
-        self.metas.push(SegmentMeta {
-            time: segment.time,
-            key: segment.key,
-            hash,
-            side: segment.side,
-            sctp: false,
-            seq: segment.seq,
-            ack: segment.ack,
-            flags: segment.flags,
-            window: segment.window,
-            payload_len: segment.payload_len,
-            envelope: segment.envelope,
-            start,
-            len: segment.payload.len() as u32,
-        });
+        let &TcpSegment { time, key, side, seq, ack, flags, window, payload, payload_len, envelope } =
+            segment;
+        let what =
+            TcpSegment { time, key, side, seq, ack, flags, window, payload: &[], payload_len, envelope };
+        let stored = self.store(Segment::Tcp(what), hash, payload);
+        self.segments.push(stored);
     }
 
     /// Copies `packet`, whose key has this `hash`, to the end.
     pub(crate) fn push_sctp(&mut self, hash: u64, packet: &SctpPacket<'_>) {
         let &SctpPacket { time, key, side, tag, payload, payload_len, envelope } = packet;
-        let (seq, ack, flags) = (SeqNum(tag), SeqNum(0), TcpFlags::default());
-        self.push(
-            hash,
-            &TcpSegment { time, key, side, seq, ack, flags, window: 0, payload, payload_len, envelope },
-        );
-        if let Some(meta) = self.metas.last_mut() {
-            meta.sctp = true;
-        }
+        let what = SctpPacket { time, key, side, tag, payload: &[], payload_len, envelope };
+        let stored = self.store(Segment::Sctp(what), hash, payload);
+        self.segments.push(stored);
     }
 
     /// Copies `datagram`, whose key has this `hash`, to the end.
     pub(crate) fn push_datagram(&mut self, hash: u64, datagram: &Datagram<'_>) {
-        let (start, len) = (self.bytes.len() as u32, datagram.payload.len() as u32);
-        self.bytes.extend_from_slice(datagram.payload);
-        let Datagram { time, key, side, envelope, .. } = *datagram;
-        self.datagrams.push(DatagramMeta { time, key, hash, side, envelope, start, len });
+        let &Datagram { time, key, side, envelope, payload } = datagram;
+        let stored = self.store(Datagram { time, key, side, envelope, payload: &[] }, hash, payload);
+        self.datagrams.push(stored);
+    }
+
+    fn store<T>(&mut self, what: T, hash: u64, payload: &[u8]) -> Stored<T> {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(payload);
+        Stored { what, hash, start, len: payload.len() as u32 }
+    }
+
+    fn bytes_of<T>(&self, stored: &Stored<T>) -> &[u8] {
+        let Stored { start, len, .. } = *stored;
+        self.bytes.get(start as usize..(start + len) as usize).unwrap_or_default()
     }
 
     /// Yields the datagrams, each with the hash of its key. No flow has both segments and datagrams, so their order does
     /// not matter.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = (u64, Datagram<'_>)> {
-        self.datagrams.iter().map(|m| {
-            let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
-            let DatagramMeta { time, key, hash, side, envelope, .. } = *m;
-            (hash, Datagram { time, key, side, envelope, payload })
-        })
+        self.datagrams.iter().map(|d| (d.hash, Datagram { payload: self.bytes_of(d), ..d.what }))
     }
 
     /// Yields the segments and SCTP packets, each with the hash of its key.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, Segment<'_>)> {
-        self.metas.iter().map(|m| self.segment_of(m))
+        self.segments.iter().map(|m| self.segment_of(m))
     }
 
     /// Returns segment `index` with the hash of its key.
     pub(crate) fn get(&self, index: usize) -> Option<(u64, Segment<'_>)> {
-        self.metas.get(index).map(|m| self.segment_of(m))
+        self.segments.get(index).map(|m| self.segment_of(m))
     }
 
     /// Returns how many segments there are.
     pub(crate) fn len(&self) -> usize {
-        self.metas.len()
+        self.segments.len()
     }
 
     /// Returns how many payload bytes they carry.
@@ -149,36 +118,23 @@ impl SegmentBatch {
     /// Returns how many bytes of memory it takes, filled or not.
     pub(crate) fn capacity_bytes(&self) -> usize {
         self.bytes.capacity()
-            + self.metas.capacity() * size_of::<SegmentMeta>()
-            + self.datagrams.capacity() * size_of::<DatagramMeta>()
+            + self.segments.capacity() * size_of::<Stored<Segment<'_>>>()
+            + self.datagrams.capacity() * size_of::<Stored<Datagram<'_>>>()
     }
 
-    fn segment_of(&self, m: &SegmentMeta) -> (u64, Segment<'_>) {
-        let payload = self.bytes.get(m.start as usize..(m.start + m.len) as usize).unwrap_or_default();
-        if m.sctp {
-            let SegmentMeta { time, key, side, seq: SeqNum(tag), payload_len, envelope, .. } = *m;
-            let packet = SctpPacket { time, key, side, tag, payload, payload_len, envelope };
-            return (m.hash, Segment::Sctp(packet));
-        }
-        let segment = TcpSegment {
-            time: m.time,
-            key: m.key,
-            side: m.side,
-            seq: m.seq,
-            ack: m.ack,
-            flags: m.flags,
-            window: m.window,
-            payload_len: m.payload_len,
-            envelope: m.envelope,
-            payload,
+    fn segment_of(&self, stored: &Stored<Segment<'static>>) -> (u64, Segment<'_>) {
+        let payload = self.bytes_of(stored);
+        let segment = match stored.what {
+            Segment::Tcp(segment) => Segment::Tcp(TcpSegment { payload, ..segment }),
+            Segment::Sctp(packet) => Segment::Sctp(SctpPacket { payload, ..packet }),
         };
-        (m.hash, Segment::Tcp(segment))
+        (stored.hash, segment)
     }
 
     /// Forgets the segments and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.keys.clear();
-        self.metas.clear();
+        self.segments.clear();
         self.datagrams.clear();
         self.bytes.clear();
     }
