@@ -26,12 +26,8 @@ impl ConnectionWriter {
         let id = (handshake.flow_id, handshake.index);
         self.push_event(b"tls_handshake", id, (handshake.started, handshake.ended), out);
         push_peers(&handshake.flow, None, out);
-        let transport = match handshake.transport {
-            Transport::Quic => Transport::Quic,
-            _ => Transport::of(&handshake.flow.key),
-        };
         out.extend_from_slice(b",\"network\":{\"transport\":\"");
-        out.extend_from_slice(transport.name().as_bytes());
+        out.extend_from_slice(handshake.transport.name().as_bytes());
         out.extend_from_slice(b"\",\"community_id\":\"");
         push_community_id(&handshake.community_id, out);
         out.push(b'"');

@@ -307,7 +307,7 @@ impl Tls {
             flow_id: names.flow_id,
             index: u32::from(self.context.depth),
             community_id: names.community_id,
-            transport: Transport::Tcp,
+            transport: Transport::of(&flow.key),
             started: started.unwrap_or(now),
             ended: a.ended.max(b.ended),
             emitted: now,
