@@ -303,16 +303,18 @@ impl Engine<'_> {
     /// Body bytes without their padding.
     pub(super) fn body(&mut self, dir: Direction, id: u32, bytes: &[u8], seen: Timestamp) {
         let request = self.is_request(dir);
-        let stream = self.s.streams.get_mut(&id);
         let counters = &mut self.http.counters;
-        match stream.and_then(|stream| stream.websocket.as_deref_mut()) {
+        let Some(stream) = self.s.streams.get_mut(&id) else {
+            counters.bytes_body_total += bytes.len() as u64;
+            return;
+        };
+        match stream.websocket.as_deref_mut() {
             Some(socket) => {
                 let chunk = Chunk::Data { bytes, offset: 0, peer_acked: None, seen };
                 socket.chunk(dir, chunk, counters);
             }
             None => counters.bytes_body_total += bytes.len() as u64,
         }
-        let Some(stream) = self.s.streams.get_mut(&id) else { return };
         let (side, tx) = stream.side(request);
         if side.done {
             return;
@@ -327,13 +329,16 @@ impl Engine<'_> {
     /// Missing body bytes of which the length is known.
     pub(super) fn body_gap(&mut self, dir: Direction, id: u32, len: u64) {
         let request = self.is_request(dir);
-        let (stream, seen) = (self.s.streams.get_mut(&id), self.now);
+        let seen = self.now;
         let counters = &mut self.http.counters;
-        match stream.and_then(|stream| stream.websocket.as_deref_mut()) {
+        let Some(stream) = self.s.streams.get_mut(&id) else {
+            counters.gap_bytes_body_total += len;
+            return;
+        };
+        match stream.websocket.as_deref_mut() {
             Some(socket) => socket.chunk(dir, Chunk::Gap { len, offset: 0, seen }, counters),
             None => counters.gap_bytes_body_total += len,
         }
-        let Some(stream) = self.s.streams.get_mut(&id) else { return };
         let (side, tx) = stream.side(request);
         if side.done {
             return;
