@@ -274,9 +274,32 @@ pub(crate) mod testing {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use super::Row;
+
     /// A disk that takes writes and fails to keep them once it is told to.
     #[derive(Debug)]
-    pub(crate) struct FailingDisk(pub(crate) redb::backends::InMemoryBackend, pub(crate) Arc<AtomicBool>);
+    struct FailingDisk(redb::backends::InMemoryBackend, Arc<AtomicBool>);
+
+    /// Makes a store on such a disk; it fails once the flag is set.
+    pub(crate) fn failing_store() -> (redb::Database, Arc<AtomicBool>) {
+        let failing = Arc::new(AtomicBool::new(false));
+        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
+        (redb::Builder::new().create_with_backend(disk).unwrap(), failing)
+    }
+
+    /// Makes a row that waits for nothing.
+    pub(crate) fn row(seq: u64) -> Row {
+        Row {
+            seq,
+            id: "d".into(),
+            entity: 0,
+            body: "{}".into(),
+            accepted_ms: 1,
+            expires_ms: 0,
+            offered: None,
+            attempts: 0,
+        }
+    }
 
     impl redb::StorageBackend for FailingDisk {
         fn len(&self) -> std::io::Result<u64> {
@@ -303,30 +326,18 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::Ordering;
 
-    use super::testing::FailingDisk;
+    use super::testing::{failing_store, row};
     use super::*;
 
     #[test]
     fn an_outbox_that_failed_is_opened_anew_by_the_next_commit() {
-        let failing = Arc::new(AtomicBool::new(false));
-        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
-        let db = redb::Builder::new().create_with_backend(disk).unwrap();
+        let (db, failing) = failing_store();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("outbox");
         let mut outbox = Outbox::on(db, vec!["t".to_owned()]).unwrap();
         outbox.path = Some(path.clone());
-        let row = |seq| Row {
-            seq,
-            id: "d".into(),
-            entity: 0,
-            body: "{}".into(),
-            accepted_ms: 1,
-            expires_ms: 0,
-            offered: None,
-            attempts: 0,
-        };
         failing.store(true, Ordering::SeqCst);
         assert!(outbox.commit(&[(0, row(1))], &[]).is_err());
         outbox.commit(&[(0, row(2))], &[]).unwrap();

@@ -288,19 +288,10 @@ impl Pump {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::testing::row;
 
     #[test]
     fn only_what_the_disk_lacks_is_owed_to_it() {
-        let row = |seq| Row {
-            seq,
-            id: "d".into(),
-            entity: 0,
-            body: "{}".into(),
-            accepted_ms: 1,
-            expires_ms: 0,
-            offered: None,
-            attempts: 0,
-        };
         let end =
             |seq, parked: Option<&str>| Ended { target: 0, row: row(seq), parked: parked.map(str::to_owned) };
         // 1 to 4 are on disk or were; 5 to 9 are new, of which 9 was to wait on disk.

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use offpath_types::{EntityKind, MatchValue, Timestamp};
 
 use super::*;
-use crate::outbox::testing::FailingDisk;
+use crate::outbox::testing::failing_store;
 use crate::webhook::{self, Headers};
 use crate::{Alarm, AlarmKind};
 
@@ -384,9 +384,7 @@ fn memory_is_bounded_and_the_disk_takes_the_rest() {
 
 #[test]
 fn an_outbox_that_cannot_be_written_loses_only_what_was_to_wait_there() {
-    let failing = Arc::new(AtomicBool::new(false));
-    let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
-    let db = redb::Builder::new().create_with_backend(disk).unwrap();
+    let (db, failing) = failing_store();
     let outbox = Outbox::on(db, vec!["t".to_owned()]).unwrap();
     let mut c = config(vec![target("t", "http://127.0.0.1:1/")]);
     c.held_max = 2;
@@ -408,9 +406,7 @@ fn an_outbox_that_cannot_be_written_loses_only_what_was_to_wait_there() {
 
 #[test]
 fn what_a_failing_disk_did_not_take_is_written_with_the_next_commit() {
-    let failing = Arc::new(AtomicBool::new(false));
-    let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
-    let db = redb::Builder::new().create_with_backend(disk).unwrap();
+    let (db, failing) = failing_store();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("outbox");
     let mut outbox = Outbox::on(db, vec!["t".to_owned()]).unwrap();

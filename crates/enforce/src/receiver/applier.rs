@@ -350,10 +350,10 @@ fn unblock_line(block: Block, why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::outbox::testing::FailingDisk;
+    use crate::outbox::testing::failing_store;
 
     /// Works on one id from beginning to end; returns how it began and whether it was answered with success.
     async fn take(applier: &mut Applier, id: &str) -> (Begun, bool) {
@@ -372,9 +372,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_failed_is_opened_anew_and_gets_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::new(AtomicBool::new(false)));
-        let failing = Arc::clone(&disk.1);
-        let db = redb::Builder::new().create_with_backend(disk).unwrap();
+        let (db, failing) = failing_store();
         let path = dir.path().join("state");
         let config = Arc::new(ReceiverConfig { state_path: Some(path.clone()), ..ReceiverConfig::default() });
         let state = State::on(db, &config).unwrap();
@@ -391,9 +389,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_durable_is_never_called_a_duplicate_and_does_not_pile_up() {
-        let failing = Arc::new(AtomicBool::new(false));
-        let disk = FailingDisk(redb::backends::InMemoryBackend::new(), Arc::clone(&failing));
-        let db = redb::Builder::new().create_with_backend(disk).unwrap();
+        let (db, failing) = failing_store();
         let config = Arc::new(ReceiverConfig::default());
         let state = State::on(db, &config).unwrap();
         let outputs = Arc::new(Outputs::new(&config.to));
