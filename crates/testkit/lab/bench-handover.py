@@ -16,6 +16,8 @@ import sys
 import tempfile
 import zlib
 
+import veth
+
 offpath, testkit = sys.argv[1], sys.argv[2]
 rate = int(sys.argv[3]) if len(sys.argv) > 3 else 30_000
 ROUNDS, SPACE = 5, "opb-hand"
@@ -78,20 +80,13 @@ def replay(capture):
 plain, tunnelled = root / "plain.pcap", root / "vxlan.pcap"
 sh(testkit, "traffic", "--transactions", 40000, "--bytes", "60MB", "--seed", 1, "--out", plain, "--truth", root / "truth.jsonl")
 packets = in_vxlan(plain, tunnelled)
-subprocess.run(["ip", "netns", "del", SPACE], stderr=subprocess.DEVNULL)
-sh("ip", "netns", "add", SPACE)
-try:
-    sh("ip", "-n", SPACE, "link", "add", "hand0", "type", "veth", "peer", "name", "hand1")
-    for name in ["hand0", "hand1"]:
-        sh("ip", "-n", SPACE, "link", "set", name, "mtu", 9000, "up")
+with veth.pair(SPACE, "hand0", "hand1"):
     best, ledgers = {}, {}
     for _ in range(ROUNDS):
         for name, capture in [("plain", plain), ("vxlan", tunnelled)]:
             seconds, ledgers[name] = live(capture)
             for key, seconds in [(("live", name), seconds), (("replay", name), replay(capture))]:
                 best[key] = min(best.get(key, seconds), seconds)
-finally:
-    subprocess.run(["ip", "netns", "del", SPACE])
 print(f"{packets} packets, {rate} a second, lowest CPU of {ROUNDS} runs, nanoseconds per packet")
 for (how, name), seconds in sorted(best.items()):
     print(f"  {how:<7}{name:<7}{seconds / packets * 1e9:8.0f}")

@@ -20,6 +20,7 @@ import tempfile
 import time
 
 import suricata_config
+import veth
 
 offpath, testkit, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 10.0
@@ -128,12 +129,7 @@ def with_suricata(rate, enter):
 
 sh(testkit, "traffic", "--transactions", 60000, "--bytes", "100MB", "--seed", 1, "--out", root / "traffic.pcap", "--truth",
    root / "truth.jsonl")
-subprocess.run(["ip", "netns", "del", SPACE], stderr=subprocess.DEVNULL)
-sh("ip", "netns", "add", SPACE)
-try:
-    sh("ip", "-n", SPACE, "link", "add", "live0", "type", "veth", "peer", "name", "live1")
-    for name in ["live0", "live1"]:
-        sh("ip", "-n", SPACE, "link", "set", name, "mtu", 9000, "up")
+with veth.pair(SPACE, "live0", "live1"):
     configure_suricata()
     curves = {"offpath attach": with_offpath, "Suricata 7": with_suricata}
     series, rows = [], []
@@ -150,8 +146,6 @@ try:
                 break
             points.append([round(reached, -3), lost * 100])
         series.append({"name": name, "points": sorted(points)})
-finally:
-    subprocess.run(["ip", "netns", "del", SPACE])
 folder.mkdir(parents=True, exist_ok=True)
 chart = {"title": "Packets dropped over the rate offered", "x": "packets a second", "y": "% dropped", "series": series}
 (root / "chart.json").write_text(json.dumps(chart))
