@@ -487,11 +487,7 @@ impl<S: StreamSink> Assembly<'_, S> {
         let dir = self.conn.dir_mut(side);
         dir.flags &= !UNBASED;
         let (from, fin_off, hold_id) = (dir.next, dir.fin_off, dir.hold);
-        let Some(hold) = self.core.holds.get_mut(hold_id) else {
-            // Nothing could be held.
-            *dir = base.map_or(Dir::new(), |base| Dir::based(base, SEEN));
-            return;
-        };
+        let Some(hold) = self.core.holds.get_mut(hold_id) else { return };
         let shown = hold.first_start();
         let first = shown.unwrap_or(fin_off).min(i64::MAX as u64) as i64;
         let by = base.map_or(first, |base| i64::from(base.wrapping_sub(from) as i32));
