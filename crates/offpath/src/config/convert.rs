@@ -8,6 +8,7 @@ use offpath_score::{EntityCaps, LoginRule, OutcomeRule, Policy, Scope, ScoreConf
 use offpath_stream::StreamLimits;
 use offpath_types::{BodyHint, IdentityKey};
 
+use super::error::Text;
 use super::sections::DuplicatesMode;
 use super::{BodySays, Config, ConfigError, JoinBy, OutcomeSection, nets};
 use crate::inventory::InventoryLimits;
@@ -18,7 +19,7 @@ const MS: u64 = 1_000_000;
 
 impl Config {
     /// Checks what types alone cannot.
-    pub(super) fn check(&self, file: &str) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, file: Text<'_>) -> Result<(), ConfigError> {
         let range = |key: &str, value: u64, low: u64, high: u64| {
             if (low..=high).contains(&value) {
                 Ok(())
@@ -73,6 +74,22 @@ impl Config {
                 return Err(ConfigError::value(file, key, format!("{:?}", list[at]), &error.to_string()));
             }
         }
+        let one = |name: &'static str, value: &Option<String>| (name, value.clone().into_iter().collect());
+        let lists: [(_, Vec<String>); 5] = [
+            one("client.header", &self.client.header),
+            one("join.client_port_header", &self.join.client_port_header),
+            one("join.ja4_header", &self.join.ja4_header),
+            one("join.ja3_header", &self.join.ja3_header),
+            ("identity.session_headers", self.identity.session_headers.clone()),
+        ];
+        // RFC 9110 §5.6.2.
+        let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        for (key, names) in &lists {
+            if let Some(name) = names.iter().find(|name| name.is_empty() || !name.chars().all(is_token)) {
+                let want = "no header can be called that: letters, digits and !#$%&'*+-.^_`|~ only";
+                return Err(ConfigError::value(file, key, format!("{name:?}"), want));
+            }
+        }
         range("http.text_bytes_max", self.http.text_bytes_max as u64, 64, 1 << 20)?;
         range("inventory.endpoints_max", self.inventory.endpoints_max as u64, 1, 1 << 20)?;
         range(
@@ -121,7 +138,7 @@ impl Config {
         self.check_webhooks(file)
     }
 
-    fn check_policies(&self, file: &str) -> Result<(), ConfigError> {
+    fn check_policies(&self, file: Text<'_>) -> Result<(), ConfigError> {
         for (i, policy) in self.policy.iter().enumerate() {
             let key = format!("policy[{i}]");
             if policy.name.is_empty() || policy.name.len() > 128 {
@@ -150,7 +167,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_webhooks(&self, file: &str) -> Result<(), ConfigError> {
+    fn check_webhooks(&self, file: Text<'_>) -> Result<(), ConfigError> {
         for (i, hook) in self.webhook.iter().enumerate() {
             let key = |name: &str| format!("webhook[{i}].{name}");
             if self.webhook[..i].iter().any(|w| w.name == hook.name) {

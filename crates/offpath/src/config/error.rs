@@ -3,6 +3,41 @@
 use std::fmt;
 use std::path::Path;
 
+/// A configuration file that parses.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'a> {
+    pub(super) name: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Text<'_> {
+    /// Returns the line of a key, or, where that is not there, of the nearest thing around it.
+    fn line_of(self, key: &str) -> Option<usize> {
+        let table = toml::de::DeTable::parse(self.text).ok()?;
+        let (mut at, mut found) = (Some(table.get_ref()), None);
+        for step in key.split('.') {
+            let (name, index) = step.strip_suffix(']').and_then(|s| s.split_once('[')).unwrap_or((step, ""));
+            let Some((key, value)) = at.and_then(|table| table.iter().find(|(k, _)| k.get_ref() == name))
+            else {
+                break;
+            };
+            let value = match index.parse::<usize>() {
+                Ok(index) => value.get_ref().as_array().and_then(|list| list.get(index)),
+                Err(_) => Some(value),
+            };
+            let span = value.filter(|_| !index.is_empty()).map_or(key.span(), toml::Spanned::span);
+            found = Some(span.start);
+            at = value.and_then(|value| value.get_ref().as_table());
+        }
+        Some(line_at(self.text, found?))
+    }
+}
+
+/// Returns the number of the line that holds byte `at`.
+fn line_at(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+}
+
 /// A mistake in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError(String);
@@ -20,9 +55,10 @@ impl ConfigError {
         Self(format!("{}: not UTF-8 text: {error}", path.display()))
     }
 
-    /// A value that parses and makes no sense.
-    pub(super) fn value(file: &str, key: &str, value: impl fmt::Display, want: &str) -> Self {
-        Self(format!("{file}: {key} = {value}: {want}"))
+    /// A value that parses and makes no sense. `key` is its path: `section.key`, `list[2].key`.
+    pub(super) fn value(file: Text<'_>, key: &str, value: impl fmt::Display, want: &str) -> Self {
+        let line = file.line_of(key).map(|line| format!("line {line}: ")).unwrap_or_default();
+        Self(format!("{}: {line}{key} = {value}: {want}", file.name))
     }
 
     pub(super) fn parse(file: &str, text: &str, error: &toml::de::Error) -> Self {
@@ -31,7 +67,7 @@ impl ConfigError {
         let Some(span) = error.span() else { return Self(format!("{file}: {message}{hint}")) };
         let start = span.start.min(text.len());
         let before = text.get(..start).unwrap_or_default();
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        let line = line_at(text, start);
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         let column = before.get(line_start..).map_or(0, |s| s.chars().count()) + 1;
         let source = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();

@@ -13,6 +13,7 @@ use offpath_score::Condition;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) use error::ConfigError;
+use error::Text;
 pub(crate) use sections::*;
 
 /// Largest configuration file that is read, in bytes.
@@ -72,7 +73,7 @@ impl Config {
     /// Parses and checks the text of a file; `name` is for messages.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| ConfigError::parse(name, text, &e))?;
-        config.check(name)?;
+        config.check(Text { name, text })?;
         Ok(config)
     }
 
@@ -175,6 +176,26 @@ mod tests {
                 "bad pointer",
                 "[identity]\nuser_fields = [\"login\", \"/credentials/lo~gin\"]\n",
                 &["identity.user_fields", "/credentials/lo~gin", "~0", "~1"],
+            ),
+            (
+                "a range",
+                "[capture]\nring_mib = 8\n# never\npoll_ms = 0\n",
+                &["line 4", "capture.poll_ms = 0", "1 to 1000"],
+            ),
+            (
+                "no header",
+                "client.trusted_proxies = []\nclient.header = \"a b\"\n",
+                &["line 2", "client.header", "a b", "no header can be called that"],
+            ),
+            (
+                "the second of a list",
+                "[[policy]]\nname = \"p\"\nwhen = \"true\"\naction = \"block\"\n\n[[policy]]\nname = \"q\"\nttl_secs = 0\nwhen = \"true\"\naction = \"block\"\n",
+                &["line 8", "policy[1].ttl_secs = 0"],
+            ),
+            (
+                "what is not there",
+                "[[webhook]]\nname = \"a\"\nurl = \"http://x/\"\n",
+                &["line 1", "webhook[0].secret_file = absent"],
             ),
             (
                 "no name",
