@@ -1,5 +1,6 @@
 //! How the process ends: exit codes and signals.
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,6 +12,21 @@ use anyhow::Context;
 pub(crate) struct Failure {
     kind: Kind,
     pub(crate) error: anyhow::Error,
+}
+
+/// The reasons, from the outermost on. Some errors tell their reason themselves: it is told once.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = String::new();
+        for reason in self.error.chain().map(ToString::to_string) {
+            if !told.ends_with(&reason) {
+                let between = if told.is_empty() { "" } else { ": " };
+                write!(f, "{between}{reason}")?;
+                told = reason;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +87,16 @@ fn ignored_signals(status: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let io = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let told = |error: anyhow::Error| Failure::ours(error).to_string();
+        let twice = offpath_capture::SourceError::Open { path: "a.pcap".into(), source: io() };
+        assert_eq!(told(twice.into()), format!("cannot read a.pcap: {}", io()));
+        let outer = anyhow::Error::new(io()).context("cannot write b").context("no report");
+        assert_eq!(told(outer), format!("no report: cannot write b: {}", io()));
+    }
 
     #[test]
     fn ignored_signals_are_read() {

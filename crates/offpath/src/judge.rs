@@ -1,11 +1,7 @@
 //! The end of the pipeline: scoring, planning, records, and what the report needs.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
-use anyhow::Context;
 use hdrhistogram::Histogram;
 use offpath_enforce::{Delivery, Event, Planner, decision_record};
 use offpath_score::Scorer;
@@ -21,15 +17,9 @@ use crate::inventory::Inventory;
 use crate::join::{Join, Joined};
 use crate::ledger::{Ledger, PipelineCounters};
 use crate::merge::{Item, Mark, Merge};
-use crate::output::InventoryFile;
+use crate::output::{InventoryFile, Lines};
 use crate::records::RecordWriter;
 use crate::report::Findings;
-
-/// A file or standard output, behind a large buffer.
-type Output = BufWriter<Box<dyn Write + Send>>;
-
-/// Record bytes that are collected before they are written.
-const OUTPUT_BUFFER_BYTES: usize = 1 << 18;
 
 /// Scores transactions in their total order, makes decisions of the verdicts, writes both.
 pub(crate) struct Judge {
@@ -37,9 +27,9 @@ pub(crate) struct Judge {
     scorer: Scorer,
     planner: Planner,
     writer: RecordWriter,
-    transactions: Option<Output>,
-    decisions: Option<Output>,
-    connections: Option<(Output, ConnectionWriter)>,
+    transactions: Option<Lines>,
+    decisions: Option<Lines>,
+    connections: Option<(Lines, ConnectionWriter)>,
     join: Join,
     line: Vec<u8>,
     /// The head of a record, rendered again.
@@ -69,7 +59,7 @@ impl Judge {
         delivery: Option<Delivery>,
         live: bool,
     ) -> Result<Self, Failure> {
-        let open = |path: &Option<std::path::PathBuf>| path.as_deref().map(open_output).transpose();
+        let open = |path: &Option<std::path::PathBuf>| path.as_deref().map(Lines::open).transpose();
         let seed = key.seed(b"score-tables");
         Ok(Self {
             scorer: Scorer::new(config.score_config(), config.policies(), seed),
@@ -143,7 +133,7 @@ impl Judge {
         let connections = self.connections.as_mut().map(|(out, _)| out);
         let outputs = [self.transactions.as_mut(), self.decisions.as_mut(), connections];
         for output in outputs.into_iter().flatten() {
-            output.flush().map_err(|e| Failure::ours(e.into()))?;
+            output.flush()?;
         }
         Ok(())
     }
@@ -163,9 +153,9 @@ impl Judge {
         let Some(out) = &mut self.decisions else { return Ok(()) };
         while self.unkept.front().is_some_and(|(number, _)| *number <= kept) {
             let Some((_, line)) = self.unkept.pop_front() else { break };
-            out.write_all(&line).map_err(|e| Failure::ours(e.into()))?;
+            out.write(&line)?;
         }
-        if self.live { out.flush().map_err(|e| Failure::ours(e.into())) } else { Ok(()) }
+        if self.live { out.flush() } else { Ok(()) }
     }
 
     /// Says which share of `frames` on the wire reached us lately; live capture only.
@@ -219,7 +209,7 @@ impl Judge {
     /// Counts a file about the run that could not be written while it goes on.
     pub(crate) fn count_unwritten(&mut self, what: &str, failure: &Failure) {
         self.counters.files_unwritten_total += 1;
-        tracing::warn!("cannot write the {what}, trying again later: {:#}", failure.error);
+        tracing::warn!("cannot write the {what}, trying again later: {failure}");
     }
 
     /// Returns the scorer, for its summary.
@@ -255,7 +245,7 @@ impl Judge {
         if let Some((out, writer)) = &mut self.connections {
             self.line.clear();
             push(writer, &mut self.line);
-            out.write_all(&self.line).map_err(|e| Failure::ours(e.into()))?;
+            out.write(&self.line)?;
             self.counters.connections_written_total += 1;
         }
         Ok(())
@@ -283,9 +273,8 @@ impl Judge {
         if let Some(out) = &mut self.transactions {
             self.line.clear();
             self.writer.push_tail(tx, &verdict, &mut self.line);
-            out.write_all(head)
-                .and_then(|()| out.write_all(&self.line))
-                .map_err(|e| Failure::ours(e.into()))?;
+            out.write(head)?;
+            out.write(&self.line)?;
             self.counters.records_written_total += 1;
         }
         self.head = again;
@@ -355,16 +344,4 @@ impl Observability {
     fn share(&self) -> f64 {
         (self.whole * self.frames_seen * 1000.0).round() / 1000.0
     }
-}
-
-fn open_output(path: &Path) -> Result<Output, Failure> {
-    let sink: Box<dyn Write + Send> = if path == Path::new("-") {
-        Box::new(io::stdout())
-    } else {
-        let file = File::create(path)
-            .with_context(|| format!("cannot write {}", path.display()))
-            .map_err(Failure::usage)?;
-        Box::new(file)
-    };
-    Ok(BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, sink))
 }

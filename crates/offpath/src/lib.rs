@@ -62,7 +62,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if replay::is_broken_pipe(&failure.error) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("offpath: {:#}", failure.error);
+            eprintln!("offpath: {failure}");
             failure.code()
         }
     }

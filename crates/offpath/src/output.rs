@@ -15,28 +15,73 @@ use crate::inventory::{self, Inventory, Syntax};
 use crate::judge::Judge;
 use crate::ledger::Ledger;
 
+/// A file that lines are added to, or standard output; behind a large buffer.
+pub(crate) struct Lines {
+    out: BufWriter<Box<dyn Write + Send>>,
+    name: String,
+}
+
+impl Lines {
+    /// Opens `path`; `-` is standard output.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let sink: Box<dyn Write + Send> = match create(path)? {
+            Some(file) => Box::new(file),
+            None => Box::new(io::stdout()),
+        };
+        let name = path.display().to_string();
+        Ok(Self { out: BufWriter::with_capacity(LINES_BUFFER_BYTES, sink), name })
+    }
+
+    /// Adds bytes.
+    #[inline]
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(|e| unwritable(&self.name, e))
+    }
+
+    /// Sees to it that all that was added is written.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(|e| unwritable(&self.name, e))
+    }
+}
+
+/// Bytes of lines that are collected before they are written.
+const LINES_BUFFER_BYTES: usize = 1 << 18;
+
+/// Makes the file `path`; nothing for `-`, standard output.
+fn create(path: &Path) -> Result<Option<File>, Failure> {
+    if path == Path::new("-") {
+        return Ok(None);
+    }
+    File::create(path)
+        .map(Some)
+        .with_context(|| format!("cannot write {}", path.display()))
+        .map_err(Failure::usage)
+}
+
+#[cold]
+fn unwritable(name: &str, error: io::Error) -> Failure {
+    Failure::ours(anyhow::Error::new(error).context(format!("cannot write {name}")))
+}
+
 /// A file that is opened before privileges are dropped and rewritten whole; or standard output.
-struct Rewritten(Option<File>);
+struct Rewritten {
+    file: Option<File>,
+    name: String,
+}
 
 impl Rewritten {
     /// Opens `path`; `-` is standard output.
     fn open(path: &Path) -> Result<Self, Failure> {
-        if path == Path::new("-") {
-            return Ok(Self(None));
-        }
-        File::create(path)
-            .map(|file| Self(Some(file)))
-            .with_context(|| format!("cannot write {}", path.display()))
-            .map_err(Failure::usage)
+        Ok(Self { file: create(path)?, name: path.display().to_string() })
     }
 
     /// Has `write` write it anew. What is no regular file (a pipe, `/dev/null`) is written on.
     fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-        let written = match &mut self.0 {
+        let written = match &mut self.file {
             None => buffered(io::stdout(), write),
             Some(file) => rewrite(file, write),
         };
-        written.map_err(|e| Failure::ours(e.into()))
+        written.map_err(|e| unwritable(&self.name, e))
     }
 }
 
