@@ -280,6 +280,36 @@ fn a_signal_ends_a_replay_of_a_server_that_keeps_its_connection() {
     }
 }
 
+/// `tcpdump -w - | offpath replay -` and Ctrl-C: both get the signal, and what tcpdump still writes is read.
+#[test]
+fn standard_input_is_read_to_its_end_after_an_interrupt() {
+    let bench = Bench::new();
+    let whole = capture(20);
+    let mut child = bench
+        .command()
+        .args(["replay", "--quiet", "-", "--transactions"])
+        .arg(bench.path("tx.jsonl"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&whole[..whole.len() / 2]).unwrap();
+    // It handles signals before it reads.
+    for _ in 0..3000 {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        if u64::from_str_radix(&caught, 16).unwrap() & 2 != 0 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    signal(&child, "-INT");
+    input.write_all(&whole[whole.len() / 2..]).unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(lines(&bench, "tx.jsonl"), 40);
+}
+
 #[test]
 fn files_of_a_ring_are_followed_over_the_names_that_come_and_go() {
     let bench = Bench::new();

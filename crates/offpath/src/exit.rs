@@ -66,16 +66,27 @@ impl Failure {
 /// stays ignored where it is (`nohup`).
 pub(crate) fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let stop = Arc::new(AtomicBool::new(false));
     let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
     let hangup = (ignored & 1 << (SIGHUP - 1) == 0).then_some(SIGHUP);
-    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+    set_by([SIGINT, SIGTERM].into_iter().chain(hangup))
+}
+
+/// Lets the first SIGINT pass, and the second one end the process with 130: who reads standard input gets to its end, as
+/// the program that writes there is interrupted from the same keyboard.
+pub(crate) fn outlive_interrupt() -> Result<(), Failure> {
+    set_by([signal_hook::consts::SIGINT]).map(drop)
+}
+
+/// Returns a flag that the first of `signals` sets; the next one ends the process at once, with 130.
+fn set_by(signals: impl IntoIterator<Item = i32>) -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in signals {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
             .context("cannot handle signals")
             .map_err(Failure::ours)?;
     }
-    Ok(stop)
+    Ok(flag)
 }
 
 /// Returns the signals that are ignored, bit n - 1 for signal n, by the text of `/proc/self/status`.

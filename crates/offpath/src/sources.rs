@@ -12,7 +12,7 @@ use offpath_types::LinkType;
 
 use crate::args::{AttachArgs, ReplayArgs};
 use crate::config::Config;
-use crate::exit::{Failure, stop_on_signal};
+use crate::exit::{Failure, outlive_interrupt, stop_on_signal};
 
 /// Buffer of a stream, as that of a file.
 const STREAM_BUFFER_BYTES: usize = 512 * 1024;
@@ -187,6 +187,7 @@ impl Input {
     pub(crate) fn open(args: &ReplayArgs, config: &Config) -> Result<Self, Failure> {
         let server = args.files.iter().find_map(|path| path.to_str().and_then(tcp_address));
         let several = args.files.len() > 1;
+        let standard_input = args.files.iter().any(|path| path.as_os_str() == "-");
         let opened = match server {
             Some(_) if several => {
                 return Err(Failure::usage(anyhow::anyhow!("a pcap-over-IP server is replayed by itself")));
@@ -196,7 +197,7 @@ impl Input {
                     .map(Self::Stream)
             }
             None if args.follow => {
-                if args.files.iter().any(|path| path.as_os_str() == "-") {
+                if standard_input {
                     return Err(Failure::usage(anyhow::anyhow!(
                         "standard input is read to its end anyway: leave --follow out"
                     )));
@@ -204,7 +205,12 @@ impl Input {
                 let options = stream_options(config, false, &stop_on_signal()?);
                 StreamSource::follow(&args.files, options).map(Self::Stream)
             }
-            None => FileSource::open(&args.files, FileOptions::default()).map(Self::Files),
+            None => {
+                if standard_input {
+                    outlive_interrupt()?;
+                }
+                FileSource::open(&args.files, FileOptions::default()).map(Self::Files)
+            }
         };
         opened.map_err(|e| Failure::input(e.into()))
     }
